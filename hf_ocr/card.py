@@ -1,0 +1,267 @@
+"""Renders the model card `model_cards/NAME.md` from the run record beside it; every figure comes from the record."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from hf_ocr.record import DataFile, Result, RunRecord
+
+__all__ = ["render_card", "write_card"]
+
+_METRIC_TYPES = {
+    "exact": "exact_match",
+    "exact_raw": "exact_match",
+    "cer": "cer",
+    "cer_ignoring_case": "cer",
+    "wer": "wer",
+}
+
+
+def write_card(record_path: str | os.PathLike[str]) -> Path:
+    """Renders the card of `NAME.json` into `NAME.md` beside it and returns its path. Needs no network."""
+    path = Path(record_path).with_suffix(".md")
+    path.write_text(str(render_card(RunRecord.load(record_path))), encoding="utf-8")
+    return path
+
+
+def render_card(record: RunRecord) -> ModelCard:
+    """The card of a record: metadata for the Hub (figures as fractions), then the text (figures in percent).
+
+    What the record does not hold is left out, heading and all.
+    """
+    sections = (
+        ("What it is", _what_it_is(record)),
+        ("Use", _use(record)),
+        ("Alphabet", _alphabet(record)),
+        ("Accepted input", _accepted_input(record)),
+        ("Training data", _training_data(record)),
+        ("Training", _training(record)),
+        ("Results", _results(record)),
+        ("Speed", _speed(record)),
+        ("Limits", "\n".join(f"- {limit}" for limit in record.limits)),
+        ("How to reproduce", _how_to_reproduce(record)),
+    )
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections if text)
+    return ModelCard(f"---\n{_metadata(record).to_yaml()}\n---\n\n# {record.name}\n\n{body}\n")
+
+
+def _metadata(record: RunRecord) -> ModelCardData:
+    results = [
+        EvalResult(
+            task_type="image-to-text",
+            dataset_type=result.dataset,
+            dataset_name=result.title or result.dataset,
+            dataset_split=result.split,
+            metric_type=_METRIC_TYPES[name],
+            metric_name=figure["title"],
+            metric_value=figure["value"],
+        )
+        for result in record.results
+        for name, figure in result.report["figures"].items()
+    ]
+    return ModelCardData(
+        model_name=record.name,
+        license=record.licence,
+        language=list(record.languages) or None,
+        library_name="transformers",
+        pipeline_tag="image-to-text",
+        tags=["ocr", "text-recognition", record.model["family"]],
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
+        eval_results=results or None,
+    )
+
+
+def _what_it_is(record: RunRecord) -> str:
+    facts = [f"- family: `{record.model['family']}`"]
+    if "parameters" in record.model:
+        facts.append(f"- parameters: {record.model['parameters']:,}")
+    if "dtype" in record.model:
+        facts.append(f"- weights: {record.model['dtype']}" + _size(record.weights))
+    facts.append(f"- licence: {record.licence}")
+    if record.created:
+        facts.append(f"- trained: {record.created}")
+    return record.description + "\n\n" + "\n".join(facts)
+
+
+def _size(files: Sequence[DataFile]) -> str:
+    return f", {sum(file.size_bytes for file in files) / 1e6:.1f} MB" if files else ""
+
+
+def _use(record: RunRecord) -> str:
+    model = f", model={json.dumps(record.load_as)}" if record.load_as else ""
+    return "\n".join(
+        (
+            "```python",
+            "import hf_ocr",
+            "from transformers import pipeline",
+            f'print(pipeline("image-to-text"{model})("line.png"))',
+            "```",
+            "",
+            "The answer is `[{'generated_text': ...}]`. `return_scores=True` adds the confidence and",
+            '`return_boxes="char"` or `"word"` the boxes in px of the given image.',
+        )
+    )
+
+
+def _alphabet(record: RunRecord) -> str:
+    alphabet = record.model.get("alphabet")
+    if not alphabet:
+        return ""
+    visible = alphabet.replace(" ", "")
+    rows = [visible[start : start + 64] for start in range(0, len(visible), 64)]
+    shown = "\n".join(("~~~~text", *rows, "~~~~"))
+    space = " The space is one of them." if " " in alphabet else ""
+    return f"{len(alphabet)} characters, each one code point in NFC.{space} It writes nothing else.\n\n{shown}"
+
+
+def _accepted_input(record: RunRecord) -> str:
+    limits = record.model.get("input") or {}
+    sentences = ["One line or word an image, as a path, URL, bytes, PIL image or array."]
+    if "height" in limits:
+        sentences.append(f"It is scaled to a height of {limits['height']} px, the aspect kept.")
+    if "min_width" in limits:
+        sentences.append(f"Narrower than {limits['min_width']} px after that, it is widened to it.")
+    if "max_width" in limits:
+        sentences.append(f"Wider than {limits['max_width']} px after that, it is refused: cut it.")
+    if "num_channels" in limits:
+        sentences.append("Colour is turned to grey." if limits["num_channels"] == 1 else "It is read in colour.")
+    return " ".join(sentences)
+
+
+def _training_data(record: RunRecord) -> str:
+    if not record.training_data:
+        return ""
+    rows = [
+        (s.name, s.split or "", "" if s.num_lines is None else f"{s.num_lines:,}", s.origin or "", s.licence or "")
+        for s in record.training_data
+    ]
+    return _table(("set", "split", "lines", "origin", "licence"), rows)
+
+
+def _training(record: RunRecord) -> str:
+    facts = []
+    if record.hours is not None:
+        facts.append(f"- hours: {record.hours:g}")
+    if record.steps is not None:
+        facts.append(f"- steps: {record.steps:,}")
+    if record.lines_seen is not None:
+        facts.append(f"- lines read, repetitions counted: {record.lines_seen:,}")
+    if record.hardware:
+        facts.append("- hardware: " + "; ".join(f"{name} {_listed(value)}" for name, value in record.hardware.items()))
+    if record.settings:
+        rows = [(f"`{name}`", f"`{json.dumps(value, ensure_ascii=False)}`") for name, value in record.settings.items()]
+        facts += ["", _table(("setting", "value"), rows)]
+    return "\n".join(facts).strip()
+
+
+def _results(record: RunRecord) -> str:
+    if not record.results:
+        return ""
+    titles: dict[str, str] = {}
+    protocols: dict[str, None] = {}
+    for result in record.results:
+        for name, figure in result.report["figures"].items():
+            titles.setdefault(name, figure["title"])
+            protocols[f"- {figure['title']}: {figure['protocol']}."] = None
+    rows = [
+        (
+            f"{result.title or result.dataset}, {result.split}",
+            f"{result.report['num_lines']:,}",
+            *(_percent(result.report["figures"].get(name)) for name in titles),
+        )
+        for result in record.results
+    ]
+    intervals = dict.fromkeys(result.report["interval"] for result in record.results if "interval" in result.report)
+    parts = [_table(("set", "lines", *titles.values()), rows)]
+    note = "Error rates are summed edits over summed reference lengths."
+    if intervals:
+        note += f" In brackets the interval: {'; '.join(intervals)}."
+    parts += [note, "\n".join(protocols)]
+    parts += [text for result in record.results if (text := _details(result))]
+    return "\n\n".join(parts)
+
+
+def _details(result: Result) -> str:
+    parts = []
+    for key, title in (("by_length", "characters"), ("by_pixels", "px a character at height 32")):
+        buckets = result.report.get(key)
+        if buckets:
+            rows = [
+                (
+                    f"{b['low']} and more" if b["high"] is None else f"{b['low']} to under {b['high']}",
+                    f"{b['num_lines']:,}",
+                    _percent(b["exact"]),
+                    _percent(b["cer_ignoring_case"]),
+                )
+                for b in buckets
+            ]
+            parts.append(_table((title, "lines", "exact, letters and digits", "CER ignoring case"), rows))
+    confusions = result.report.get("confusions", {})
+    said = []
+    if confusions.get("substitutions"):
+        pairs = (f"{_character(a)} as {_character(b)} {n}" for a, b, n in confusions["substitutions"][:10])
+        said.append("Read wrongly most often: " + ", ".join(pairs) + ".")
+    for key, title in (("insertions", "Invented"), ("deletions", "Missed")):
+        if confusions.get(key):
+            said.append(f"{title}: " + ", ".join(f"{_character(c)} {n}" for c, n in confusions[key][:6]) + ".")
+    if said:
+        parts.append(" ".join(said))
+    return f"### {result.title or result.dataset}, {result.split}\n\n" + "\n\n".join(parts) if parts else ""
+
+
+def _speed(record: RunRecord) -> str:
+    if not record.speed:
+        return ""
+    rows = [
+        (s.what, s.reader, f"{s.value:,.4g}" if s.value < 1000 else f"{s.value:,.0f}", s.unit) for s in record.speed
+    ]
+    conditions = dict.fromkeys(s.conditions for s in record.speed if s.conditions)
+    return "\n\n".join((_table(("what", "reader", "value", "unit"), rows), *(f"{c}." for c in conditions)))
+
+
+def _how_to_reproduce(record: RunRecord) -> str:
+    parts = []
+    for title, command in (("Train", record.command), ("Measure", record.evaluation_command)):
+        if command:
+            parts.append(f"{title}:\n\n```bash\n{command}\n```")
+    if record.versions:
+        parts.append("Versions: " + ", ".join(f"{name} {version}" for name, version in record.versions.items()) + ".")
+    files = list(_files(record))
+    if files:
+        rows = [(use, file.name, f"{file.size_bytes:,}", f"`{file.sha256}`") for use, file in files]
+        parts.append(_table(("use", "file", "bytes", "SHA-256"), rows))
+    return "\n\n".join(parts)
+
+
+def _files(record: RunRecord) -> Iterable[tuple[str, DataFile]]:
+    yield from (("weights", file) for file in record.weights)
+    yield from (("training", file) for source in record.training_data for file in source.files)
+    yield from (("measuring", file) for result in record.results for file in result.files)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table without the columns that are empty throughout."""
+    kept = [column for column in range(len(header)) if any(row[column] for row in rows)]
+    lines = [[header[column] for column in kept], ["---"] * len(kept)]
+    lines += [[row[column].replace("|", "\\|").replace("\n", " ") for column in kept] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _percent(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return ""
+    return f"{100 * figure['value']:.2f} % [{100 * figure['low']:.2f}, {100 * figure['high']:.2f}]"
+
+
+def _character(character: str) -> str:
+    if character == " ":
+        return "space"
+    return f"`` {character} ``" if character == "`" else f"`{character}`"
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,181 @@
+"""`hf-ocr read`: the text of image files."""
+
+import argparse
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from hf_ocr.cli.loading import CommandError, add_model_argument, load_reader, one_line
+
+SUFFIXES = frozenset(".bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
+ADDRESSES = ("http://", "https://")
+
+EPILOG = """\
+One image: its text. Several: a line each, the name, a tab, the text (then the score). With --boxes a line for each
+word follows, a tab before it: left,top,right,bottom in px, a tab, the word (then its score). With --json an object a
+line: image, text, score, words (text, score, box), or image, text (null) and error.
+
+An image that cannot be read is named on stderr, the others go on, and the exit status is 1.
+
+examples:
+  hf-ocr read line.png
+  hf-ocr read receipts/ more/*.jpg > texts.tsv
+  hf-ocr read line.png --scores --boxes
+  hf-ocr read "scans/**/*.tif" --json --batch-size 128 > texts.jsonl
+  hf-ocr read line.png --model microsoft/trocr-small-printed
+"""
+
+
+class Source(NamedTuple):
+    """Something to read: a path or an address; or one that is out of the question, and why."""
+
+    name: str
+    error: str | None = None
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command."""
+    parser = verbs.add_parser(
+        "read",
+        help="print the text of images",
+        description="Prints the text of images of lines and words.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="file, folder (with all below), glob or address")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--scores", action="store_true", help="with the probability of each text, 0 to 1")
+    parser.add_argument("--boxes", action="store_true", help="with the place of each word")
+    add_model_argument(parser)
+    parser.add_argument(
+        "--batch-size", type=_positive, metavar="N", help="images read at once (default: 64; for a decoder 1)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Read and print; 1 when an image was not read."""
+    sources = list(find_sources(options.images))
+    readable = [source.name for source in sources if source.error is None]
+    readings = read_all(readable, options) if readable else iter(())
+    # `disable=None` shows the bar on a terminal only.
+    bar = tqdm(total=len(sources), unit="image", file=sys.stderr, disable=None if len(sources) > 1 else True)
+    failures = 0
+    with bar:
+        for source in sources:
+            result = next(readings) if source.error is None else {"error": source.error}
+            error = result.get("error")
+            if error is not None:
+                failures += 1
+                if source.name not in error:
+                    error = f"{source.name}: {error}"
+                tqdm.write(f"hf-ocr: {error}", file=sys.stderr)
+            lines = as_json(source.name, result, options) if options.json else as_text(source.name, result, sources)
+            for line in lines:
+                tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+            bar.update()
+    return 1 if failures else 0
+
+
+def read_all(names: Sequence[str], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The result of the pipeline for each image, in order, with "error" where one cannot be read."""
+    reader = load_reader(options.model)
+    settings: dict[str, Any] = {"on_error": "skip", "num_workers": os.cpu_count() if len(names) > 1 else 0}
+    if options.batch_size is not None:
+        settings["batch_size"] = options.batch_size
+    if options.scores:
+        settings["return_scores"] = True
+    if options.boxes:
+        settings["return_boxes"] = "word"
+    try:
+        for result in reader(iter(names), **settings):
+            yield result[0]
+    except ValueError as error:  # what this model cannot do
+        raise CommandError(one_line(error)) from error
+
+
+def find_sources(arguments: Sequence[str]) -> Iterator[Source]:
+    """Files as they are, the images in and below folders, what globs match, each in the order of its name."""
+    for argument in arguments:
+        if argument.lower().startswith(ADDRESSES) or os.path.isfile(argument):
+            yield Source(argument)
+        elif os.path.isdir(argument):
+            yield from _in_folder(argument)
+        elif matches := sorted(glob.glob(argument, recursive=True)):
+            for match in matches:
+                if os.path.isfile(match):
+                    yield Source(match)
+                elif "**" not in argument:  # which matches every folder, and the files in them as well
+                    yield from _in_folder(match)
+        elif glob.has_magic(argument):
+            yield Source(argument, "no file matches. Check the pattern; relative ones start at the working directory.")
+        else:
+            yield Source(argument, "no such file or folder. Check the spelling.")
+
+
+def _in_folder(folder: str) -> Iterator[Source]:
+    files = sorted(
+        path
+        for path in Path(folder).rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    if not files:
+        yield Source(folder, f"no images in this folder. Expected files ending in {', '.join(sorted(SUFFIXES))}.")
+    for path in files:
+        yield Source(str(path))
+
+
+def as_json(name: str, result: dict[str, Any], options: argparse.Namespace) -> Iterator[str]:
+    """One object, with the keys that were asked for."""
+    record: dict[str, Any] = {"image": name, "text": result.get("generated_text")}
+    for key in ("error", "score", "words"):
+        if key in result:
+            record[key] = result[key]
+    if not options.scores:
+        for word in record.get("words", []):
+            del word["score"]
+    line = json.dumps(record, ensure_ascii=False)
+    # The name of a file may hold bytes that are no text: JSON has them as escapes only.
+    yield line if line.isascii() or _encodes(line) else json.dumps(record)
+
+
+def as_text(name: str, result: dict[str, Any], sources: Sequence[Source]) -> Iterator[str]:
+    """One line for the image, one for each word where boxes were asked for; nothing for an image that was not read."""
+    if result.get("error") is not None:
+        return
+    columns = [name] if len(sources) > 1 else []
+    yield "\t".join([*columns, _flat(result["generated_text"]), *_score(result)])
+    for word in result.get("words", []):
+        box = ",".join(f"{side:.0f}" for side in word["box"])
+        yield "\t".join(["", box, _flat(word["text"]), *(_score(word) if "score" in result else [])])
+
+
+def _score(result: dict[str, Any]) -> list[str]:
+    return [f"{result['score']:.4f}"] if "score" in result else []
+
+
+def _flat(text: str) -> str:
+    """Without tabs and line breaks, which separate columns and images."""
+    return " ".join(text.split())
+
+
+def _encodes(line: str) -> bool:
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _positive(argument: str) -> int:
+    number = int(argument)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: expected at least 1")
+    return number

@@ -1,0 +1,130 @@
+"""Training batches of lines of like width, as a pure function of (seed, step)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+Augment = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows to draw from.
+
+    Attributes:
+        rows: `rows[i]` -> {"image": PIL, "text": str}; drawn in a new random order in each pass.
+        share: of the lines of every chunk, relative to the other sources.
+        augment: PIL, generator -> PIL; None for images taken as they are.
+    """
+
+    rows: Any
+    share: float = 1.0
+    augment: Augment | None = None
+
+
+class LineChunks(Dataset):
+    """Item k is chunk k: `batches_per_chunk` collated batches of lines of like width.
+
+    A chunk takes `lines_per_chunk` rows from the sources by their shares, sorts them by width at the model's height and
+    cuts them into batches of an equal number of columns, so that a batch costs the same whatever its width. What
+    stands in chunk k depends on (seed, k) alone: a run resumes at a step without walking the data, with any number
+    of workers.
+
+    A row that cannot be read, that is wider than `max_width`, or whose text holds characters outside the alphabet, is
+    replaced by the next one of its source.
+
+    Args:
+        sources: what to mix.
+        processor: of the model; makes pixel_values, widths and labels.
+        lines_per_chunk: rows of a chunk.
+        batches_per_chunk: batches of a chunk; lines_per_chunk / batches_per_chunk lines a batch in the mean.
+        max_width: px at the model's height; wider lines cost more than they teach.
+        short_chunks: in this many first chunks the limit is a quarter of `max_width`: a CTC model that starts with
+            short lines leaves its plateau of blanks sooner.
+        seed: of order, choice and augmentation.
+        rank, world: this process and their number; rank r gets the chunks k * world + r.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        processor: Any,
+        lines_per_chunk: int = 1024,
+        batches_per_chunk: int = 16,
+        max_width: int = 1024,
+        short_chunks: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        for index, source in enumerate(sources):
+            if len(source.rows) == 0 or source.share <= 0:
+                raise ValueError(
+                    f"source {index} has {len(source.rows)} rows and share {source.share}, expected at least one row "
+                    "and a positive share. Leave it out."
+                )
+        self.sources = list(sources)
+        self.processor = processor
+        self.lines_per_chunk = lines_per_chunk
+        self.batches_per_chunk = batches_per_chunk
+        self.max_width = max_width
+        self.short_chunks = short_chunks
+        self.seed = seed
+        self.rank = rank
+        self.world = world
+        shares = np.array([source.share for source in sources], dtype=np.float64)
+        self.shares = shares / shares.sum()
+        self.alphabet = frozenset(processor.tokenizer.alphabet)
+
+    def __len__(self) -> int:
+        return 2**31
+
+    def __getitem__(self, chunk: int) -> list[dict[str, torch.Tensor]]:
+        chunk = chunk * self.world + self.rank
+        max_width = self.max_width // 4 if chunk < self.short_chunks else self.max_width
+        rows: list[tuple[Image.Image, str]] = []
+        for index, share in enumerate(self.shares):
+            first, last = (int(np.floor((chunk + k) * self.lines_per_chunk * share)) for k in (0, 1))
+            rows += [self._row(index, position, max_width) for position in range(first, last)]
+        widths = [self.processor.image_processor.resized_width(*image.size) for image, _ in rows]
+        order = np.argsort(widths, kind="stable")
+        columns = np.cumsum(np.asarray(widths)[order])
+        cuts = np.searchsorted(columns, np.arange(1, self.batches_per_chunk) * columns[-1] / self.batches_per_chunk)
+        batches = [part for part in np.split(order, cuts)]
+        shuffle = np.random.default_rng([self.seed, 1, chunk]).permutation(len(batches))
+        return [self._collate([rows[i] for i in batches[b]]) for b in shuffle]
+
+    def _collate(self, rows: list[tuple[Image.Image, str]]) -> dict[str, torch.Tensor]:
+        images, texts = zip(*rows, strict=True)
+        return dict(self.processor(images=list(images), text=list(texts), return_tensors="pt"))
+
+    def _row(self, index: int, position: int, max_width: int) -> tuple[Image.Image, str]:
+        source = self.sources[index]
+        count = len(source.rows)
+        generator = np.random.default_rng([self.seed, 2, index, position])
+        for attempt in range(position, position + count):
+            order = _order(self.seed, index, attempt // count, count)
+            try:
+                row = source.rows[int(order[attempt % count])]
+                image, text = row["image"], row["text"]
+                if self.alphabet.issuperset(text):
+                    image = image if image.mode in ("L", "RGB") else image.convert("RGB")
+                    image = source.augment(image.convert("L"), generator) if source.augment is not None else image
+                    if self.processor.image_processor.resized_width(*image.size) <= max_width:
+                        return image, text
+            except (OSError, ValueError):
+                continue
+        raise ValueError(f"source {index}: none of its {count} rows can be read with this alphabet. Inspect the data.")
+
+
+@lru_cache(maxsize=16)
+def _order(seed: int, source: int, epoch: int, count: int) -> np.ndarray:
+    if count > 10_000_000:  # rendered on demand: every row is new, no pass ever ends
+        return range(count)
+    return np.random.default_rng([seed, 3, source, epoch]).permutation(count)

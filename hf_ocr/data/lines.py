@@ -1,0 +1,72 @@
+"""Rows {"image", "text"} from files: parquet, an image folder with metadata, or pairs of image and `.gt.txt`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset, Image, concatenate_datasets, load_dataset
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm"})
+
+
+def read_lines(source: str | Path | Sequence[str | Path], image_column: str = "image", text_column: str = "text") -> Dataset:
+    """Text lines with their images; images are decoded when a row is taken.
+
+    Args:
+        source: a parquet file; a folder of parquet files; a folder with metadata.csv, metadata.jsonl or
+            metadata.parquet as the `imagefolder` loader of datasets reads it; a folder of pairs `line.png` and
+            `line.gt.txt` (UTF-8); or a list of these, which are joined.
+        image_column, text_column: their names in the source.
+
+    Returns:
+        A Dataset with the columns "image" (PIL) and "text" (str) alone.
+
+    Raises:
+        ValueError: a missing path, a folder that is none of these, missing columns, or a source without rows.
+    """
+    if not isinstance(source, str | Path):
+        return concatenate_datasets([read_lines(one, image_column, text_column) for one in source])
+    path = Path(source)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder. Give a parquet file, or a folder of images with texts.")
+    if path.is_file():
+        rows = _parquet([path])
+    elif parquets := sorted(p for p in path.glob("*.parquet") if p.stem != "metadata"):
+        rows = _parquet(parquets)
+    elif any((path / f"metadata.{kind}").exists() for kind in ("csv", "jsonl", "parquet")):
+        rows = load_dataset("imagefolder", data_dir=str(path), split="train", drop_labels=True)
+    else:
+        rows = _pairs(path)
+        image_column, text_column = "image", "text"
+    for column in (image_column, text_column):
+        if column not in rows.column_names:
+            raise ValueError(f"{path}: no column {column!r}, it has {rows.column_names}. Name the column that is meant.")
+    rows = rows.select_columns([image_column, text_column])
+    if image_column != "image":
+        rows = rows.rename_column(image_column, "image")
+    if text_column != "text":
+        rows = rows.rename_column(text_column, "text")
+    if len(rows) == 0:
+        raise ValueError(f"{path}: no rows. Expected at least one image with its text.")
+    return rows.cast_column("image", Image())
+
+
+def _parquet(files: list[Path]) -> Dataset:
+    for file in files:
+        with file.open("rb") as stream:
+            magic = stream.read(4)
+        if magic != b"PAR1":
+            raise ValueError(f"{file}: begins with {magic!r}, expected a parquet file. Give a parquet file or a folder.")
+    return Dataset.from_parquet([str(file) for file in files])
+
+
+def _pairs(folder: Path) -> Dataset:
+    images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    pairs = [(image, image.with_name(image.name.removesuffix(image.suffix) + ".gt.txt")) for image in images]
+    pairs = [(image, label) for image, label in pairs if label.exists()]
+    if not pairs:
+        raise ValueError(
+            f"{folder}: {len(images)} images, none with a text. Expected parquet files, metadata.csv or "
+            "metadata.jsonl, or pairs like line.png and line.gt.txt."
+        )
+    texts = [label.read_text(encoding="utf-8").strip("\r\n") for _, label in pairs]
+    return Dataset.from_dict({"image": [str(image) for image, _ in pairs], "text": texts})

@@ -1,0 +1,1 @@
+"""Character error rate as a module for `evaluate.load`."""

@@ -1,0 +1,1 @@
+"""Word error rate as a module for `evaluate.load`."""

@@ -1,0 +1,27 @@
+"""Word error rate as an `evaluate` module: `evaluate.load("hf_ocr/metrics/wer")`."""
+
+import datasets
+import evaluate
+
+from hf_ocr.metrics.error_rates import word_error_rate
+from hf_ocr.text import ignore_case as lower
+
+
+class WER(evaluate.Metric):
+    """Sum of word edits / number of reference words over all lines; words are what white space parts."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description="Word error rate: sum of word edits / number of reference words; it may exceed 1.",
+            citation="",
+            inputs_description=(
+                "predictions, references: lists of str of equal length, parted at white space. ignore_case: compare "
+                "NFC, in lower case. Returns {'wer': float}; ValueError for nothing to read."
+            ),
+            features=datasets.Features(
+                {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+            ),
+        )
+
+    def _compute(self, predictions: list[str], references: list[str], ignore_case: bool = False) -> dict[str, float]:
+        return {"wer": word_error_rate(predictions, references, lower if ignore_case else None)}

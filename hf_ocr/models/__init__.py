@@ -1,0 +1,5 @@
+"""The recognizers: everything a checkpoint needs, in one flat folder that is copied beside the weights."""
+
+from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
+
+MODEL_CLASSES = (CrnnForTextRecognition,)

@@ -1,0 +1,107 @@
+"""Configuration of the convolutional recurrent neural network (CRNN) for text lines."""
+
+from typing import Any, Literal
+
+from .configuration_text_recognition import TextRecognitionConfig
+
+
+class CrnnConfig(TextRecognitionConfig):
+    """Configuration of `CrnnModel` and `CrnnForTextRecognition`.
+
+    The defaults are the network of Shi, Bai, Yao: *An End-to-End Trainable Neural Network for Image-based Sequence
+    Recognition*, arXiv:1507.05717, table 1, with the linear layer between the two LSTMs that gives the paper's 8.3 M
+    parameters. `CrnnConfig.small()` is a trunk for plain CPUs.
+
+    The trunk is a list of convolution layers, described by lists with one entry a layer; (height, width) pairs.
+
+    Args:
+        vocab_size: symbols of the alphabet, the blank (id 0) included.
+        num_channels: 1 (grey) or 3.
+        image_height: height of the input, px. The trunk must reduce it to 1.
+        conv_channels: output channels.
+        conv_kernels, conv_strides, conv_paddings: px of the layer's input.
+        conv_batch_norm: whether batch norm follows (the convolution keeps its bias, as in the paper's count).
+        pool_kernels, pool_strides, pool_paddings: max pooling behind the layer; None for none.
+        lstm_hidden_size: units a direction.
+        num_lstm_layers: bidirectional layers.
+        lstm_projection: a linear layer to `lstm_hidden_size` between the recurrent layers, as in the paper.
+        dropout: before the classifier, in training.
+        invalid_labels: what `forward` does with a label that cannot be aligned with its image (fewer frames than
+            characters plus equal neighbours) or holds ids outside the alphabet: "error", or "skip" (left out of the
+            loss and counted in `skipped`).
+        empty_labels: "error", "skip", or "blank": train the line to read as nothing.
+
+    Raises:
+        ValueError: lists of unequal length, or a trunk that does not end at height 1.
+    """
+
+    model_type = "crnn"
+
+    vocab_size: int = 37
+    num_channels: int = 1
+    image_height: int = 32
+    conv_channels: list[int] | tuple[int, ...] = (64, 128, 256, 256, 512, 512, 512)
+    conv_kernels: list[Any] | tuple[Any, ...] = ((3, 3), (3, 3), (3, 3), (3, 3), (3, 3), (3, 3), (2, 2))
+    conv_strides: list[Any] | tuple[Any, ...] = ((1, 1),) * 7
+    conv_paddings: list[Any] | tuple[Any, ...] = ((1, 1), (1, 1), (1, 1), (1, 1), (1, 1), (1, 1), (0, 0))
+    conv_batch_norm: list[bool] | tuple[bool, ...] = (False, False, False, False, True, True, False)
+    pool_kernels: list[Any] | tuple[Any, ...] = ((2, 2), (2, 2), None, (2, 2), None, (2, 2), None)
+    pool_strides: list[Any] | tuple[Any, ...] = ((2, 2), (2, 2), None, (2, 1), None, (2, 1), None)
+    pool_paddings: list[Any] | tuple[Any, ...] = ((0, 0), (0, 0), None, (0, 1), None, (0, 1), None)
+    lstm_hidden_size: int = 256
+    num_lstm_layers: int = 2
+    lstm_projection: bool = True
+    dropout: float = 0.0
+    invalid_labels: Literal["error", "skip"] = "error"
+    empty_labels: Literal["error", "skip", "blank"] = "error"
+    pad_token_id: int = 0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        lists = ("conv_channels", "conv_kernels", "conv_strides", "conv_paddings", "conv_batch_norm",
+                 "pool_kernels", "pool_strides", "pool_paddings")  # fmt: skip
+        counts = {name: len(getattr(self, name)) for name in lists}
+        if len(set(counts.values())) != 1:
+            raise ValueError(f"CrnnConfig: every layer list needs one entry a layer, got {counts}. Give equal lengths.")
+        for name, allowed in (("invalid_labels", ("error", "skip")), ("empty_labels", ("error", "skip", "blank"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"CrnnConfig: {name} is {getattr(self, name)!r}, expected one of {allowed}.")
+        height = self.image_height
+        for kernel, stride, padding in self.downsampling():
+            height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
+        if height != 1:
+            raise ValueError(
+                f"CrnnConfig: the trunk reduces image_height={self.image_height} px to {height} rows, expected 1. "
+                "Change image_height, or the kernels and strides of the last layers."
+            )
+
+    def downsampling(self) -> list[tuple[Any, Any, Any]]:
+        """(kernel, stride, padding), each (height, width), of all convolutions and pools in order of execution."""
+        steps = []
+        for i in range(len(self.conv_channels)):
+            steps.append((self.conv_kernels[i], self.conv_strides[i], self.conv_paddings[i]))
+            if self.pool_kernels[i] is not None:
+                steps.append((self.pool_kernels[i], self.pool_strides[i], self.pool_paddings[i]))
+        return steps
+
+    @classmethod
+    def small(cls, **kwargs: Any) -> "CrnnConfig":
+        """A trunk for plain CPUs: strided convolutions instead of pools, few channels while the map is large,
+        horizontal stride 4; height 40 px unless `image_height` says otherwise (32 to 48 work)."""
+        height = kwargs.get("image_height", 40)
+        rows = -(-height // 16)
+        defaults: dict[str, Any] = {
+            "image_height": height,
+            "conv_channels": [32, 64, 96, 96, 160, 192, 256, 256],
+            "conv_kernels": [[3, 3]] * 7 + [[rows, 3]],
+            "conv_strides": [[2, 2], [1, 1], [2, 2], [1, 1], [2, 1], [1, 1], [2, 1], [1, 1]],
+            "conv_paddings": [[1, 1]] * 7 + [[0, 1]],
+            "conv_batch_norm": [True] * 8,
+            "pool_kernels": [None] * 8,
+            "pool_strides": [None] * 8,
+            "pool_paddings": [None] * 8,
+            "lstm_hidden_size": 192,
+            "lstm_projection": False,
+            "dropout": 0.1,
+        }
+        return cls(**{**defaults, **kwargs})

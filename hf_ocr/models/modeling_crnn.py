@@ -1,0 +1,336 @@
+"""CRNN: convolutions, bidirectional LSTMs, connectionist temporal classification (Shi et al., arXiv:1507.05717)."""
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .configuration_crnn import CrnnConfig
+from .ctc import greedy_search, lexicon_search, minimum_frames, prefix_beam_search
+from .modeling_outputs import Recognition, TextRecognitionOutput
+from .modeling_text_recognition import TextRecognitionPreTrainedModel
+
+
+class CrnnConvolution(nn.Module):
+    """One layer of the trunk: convolution, batch norm or bias, ReLU, max pooling where the configuration has it."""
+
+    def __init__(self, config: CrnnConfig, index: int) -> None:
+        super().__init__()
+        in_channels = config.num_channels if index == 0 else config.conv_channels[index - 1]
+        channels = config.conv_channels[index]
+        self.convolution = nn.Conv2d(
+            in_channels,
+            channels,
+            tuple(config.conv_kernels[index]),
+            tuple(config.conv_strides[index]),
+            tuple(config.conv_paddings[index]),
+        )
+        self.norm = nn.BatchNorm2d(channels) if config.conv_batch_norm[index] else nn.Identity()
+        self.pool = None
+        if config.pool_kernels[index] is not None:
+            self.pool = nn.MaxPool2d(
+                tuple(config.pool_kernels[index]), tuple(config.pool_strides[index]), tuple(config.pool_paddings[index])
+            )
+
+    def forward(self, hidden: torch.Tensor, widths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, C, H, W), valid widths (B,) -> the same behind this layer; columns behind the valid width are 0."""
+        hidden = self.norm(self.convolution(hidden))
+        widths = _output_length(widths, self.convolution)
+        # In place, and the mask first: no layer needs these values again for its gradient.
+        hidden = F.relu(_mask_columns(hidden, widths), inplace=True)
+        if self.pool is not None:
+            hidden = self.pool(hidden)  # behind a ReLU the zeros of the mask equal the pool's own padding
+            widths = _output_length(widths, self.pool)
+            hidden = _mask_columns(hidden, widths)
+        return hidden, widths
+
+
+def _output_length(lengths: torch.Tensor, layer: nn.Conv2d | nn.MaxPool2d) -> torch.Tensor:
+    kernel, stride, padding = (
+        value if isinstance(value, int) else value[1] for value in (layer.kernel_size, layer.stride, layer.padding)
+    )
+    return (lengths + 2 * padding - kernel) // stride + 1
+
+
+def _mask_columns(hidden: torch.Tensor, widths: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) with the columns behind the valid widths set to 0, in place."""
+    columns = torch.arange(hidden.shape[-1], device=hidden.device)
+    return hidden.mul_((columns < widths[:, None])[:, None, None, :].to(hidden.dtype))
+
+
+class CrnnBidirectionalLstm(nn.Module):
+    """A bidirectional LSTM layer that never reads padding.
+
+    The backward direction gets each row reversed within its valid length: equal to a packed sequence, but the LSTM
+    stays on the fast kernel of the CPU.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.forward_lstm = nn.LSTM(input_size, hidden_size)
+        self.backward_lstm = nn.LSTM(input_size, hidden_size)
+
+    def forward(self, hidden: torch.Tensor, reversal: torch.Tensor) -> torch.Tensor:
+        """(T, B, C), reversal int64 (T, B) -> (T, B, 2 * hidden_size)."""
+        onward = self.forward_lstm(hidden)[0]
+        backward = self.backward_lstm(_gather_frames(hidden, reversal))[0]
+        return torch.cat([onward, _gather_frames(backward, reversal)], dim=-1)
+
+
+def _gather_frames(hidden: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return hidden.gather(0, index[:, :, None].expand(-1, -1, hidden.shape[-1]))
+
+
+class CrnnPreTrainedModel(TextRecognitionPreTrainedModel):
+    config_class = CrnnConfig
+    base_model_prefix = "crnn"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _no_split_modules = ["CrnnConvolution", "CrnnBidirectionalLstm"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.LSTM):
+            for name, parameter in module.named_parameters():
+                if name.startswith("weight_hh"):
+                    nn.init.orthogonal_(parameter)
+                elif name.startswith("weight"):
+                    nn.init.xavier_uniform_(parameter)
+                else:
+                    nn.init.zeros_(parameter)
+
+
+class CrnnModel(CrnnPreTrainedModel):
+    """The trunk and the recurrent layers: image -> one feature vector a frame."""
+
+    def __init__(self, config: CrnnConfig) -> None:
+        super().__init__(config)
+        self.convolutions = nn.ModuleList(CrnnConvolution(config, i) for i in range(len(config.conv_channels)))
+        hidden_size = config.lstm_hidden_size
+        sizes = [config.conv_channels[-1]] + [hidden_size if config.lstm_projection else 2 * hidden_size] * (
+            config.num_lstm_layers - 1
+        )
+        self.lstms = nn.ModuleList(CrnnBidirectionalLstm(size, hidden_size) for size in sizes)
+        self.projections = nn.ModuleList(
+            nn.Linear(2 * hidden_size, hidden_size) if config.lstm_projection else nn.Identity() for _ in sizes[1:]
+        )
+        self.post_init()
+
+    def forward(
+        self, pixel_values: torch.Tensor, widths: torch.Tensor | None = None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of each frame.
+
+        Args:
+            pixel_values: float (B, num_channels, image_height, W).
+            widths: int64 (B,), valid columns of each image, px; all of W when None.
+
+        Returns:
+            features (B, T, 2 * lstm_hidden_size) in the model's dtype, and the valid frames of each row, int64 (B,).
+
+        Raises:
+            ValueError: another shape than the configuration's, or an image too narrow for a single frame.
+        """
+        expected = (self.config.num_channels, self.config.image_height)
+        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:3]) != expected:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}, expected (batch, {expected[0]}, {expected[1]}, "
+                "width). Prepare images with the checkpoint's processor."
+            )
+        if not pixel_values.is_floating_point():
+            raise ValueError(
+                f"pixel_values has dtype {pixel_values.dtype}, expected floats in [-1, 1]. Prepare images with the "
+                "checkpoint's processor."
+            )
+        if widths is None:
+            widths = torch.full((len(pixel_values),), pixel_values.shape[-1], device=pixel_values.device)
+        if widths.shape != (len(pixel_values),) or (widths > pixel_values.shape[-1]).any():
+            raise ValueError(
+                f"widths is {widths.tolist()} for images of shape {tuple(pixel_values.shape)}, expected one valid "
+                f"width of at most {pixel_values.shape[-1]} px for each."
+            )
+        # Not `contiguous`: with one channel it changes nothing, and the convolutions would choose the slow layout.
+        hidden = torch.empty_like(pixel_values, dtype=self.dtype, memory_format=torch.channels_last)
+        hidden = _mask_columns(hidden.copy_(pixel_values), widths)
+        if (self.frame_count(widths) < 1).any():
+            raise ValueError(
+                f"the narrowest image is {int(widths.min())} px wide, too narrow for one frame. Widen images to at "
+                "least 64 px (the image processor's min_width)."
+            )
+        for convolution in self.convolutions:
+            hidden, widths = convolution(hidden, widths)
+        hidden = hidden.squeeze(2).permute(2, 0, 1).contiguous()
+        frames = torch.arange(len(hidden), device=hidden.device)[:, None]
+        reversal = torch.where(frames < widths, widths - 1 - frames, frames)
+        for index, lstm in enumerate(self.lstms):
+            if index:
+                hidden = self.projections[index - 1](hidden)
+            hidden = lstm(hidden, reversal)
+        return hidden.transpose(0, 1), widths
+
+    def frame_count(self, widths: torch.Tensor) -> torch.Tensor:
+        """Frames of images of these valid widths (px); int64, the shape of `widths`."""
+        for kernel, stride, padding in self.config.downsampling():
+            widths = (widths + 2 * padding[1] - kernel[1]) // stride[1] + 1
+        return widths
+
+    def frame_to_pixel(self) -> tuple[float, float]:
+        """(scale, offset): the frame coordinate u (frame f covers [f, f + 1)) lies at px `scale * u + offset`."""
+        jump, centre = 1, 0.0
+        for kernel, stride, padding in self.config.downsampling():
+            centre += ((kernel[1] - 1) / 2 - padding[1]) * jump
+            jump *= stride[1]
+        return float(jump), centre + 0.5 - 0.5 * jump
+
+
+class CrnnForTextRecognition(CrnnPreTrainedModel):
+    """CRNN with a CTC head: image of a text line -> text."""
+
+    # The loss is a mean over lines: gradient accumulation divides it (the stock Trainer asks this attribute).
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: CrnnConfig) -> None:
+        super().__init__(config)
+        self.crnn = CrnnModel(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(2 * config.lstm_hidden_size, config.vocab_size)
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        widths: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> TextRecognitionOutput:
+        """Logits of each frame, and the CTC loss when labels are given.
+
+        Args:
+            pixel_values: float (B, num_channels, image_height, W) in [-1, 1].
+            widths: int64 (B,), valid columns of each image, px; all of W when None.
+            labels: int64 (B, L), alphabet ids padded with -100.
+
+        Returns:
+            The loss is the mean over lines of the negative log probability of the label divided by the square root
+            of its length, so that long lines weigh more than short ones, but not in proportion.
+
+        Raises:
+            ValueError: wrong shapes; labels that cannot be aligned (see `CrnnConfig.invalid_labels`, `empty_labels`).
+        """
+        features, lengths = self.crnn(pixel_values, widths)
+        logits = self.classifier(self.dropout(features)).float()
+        output = TextRecognitionOutput(logits=logits, logit_lengths=lengths)
+        if labels is not None:
+            output.loss, output.skipped = self._loss(logits, lengths, labels)
+        return output
+
+    def _loss(
+        self, logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        valid = labels != -100
+        label_lengths = valid.sum(-1)
+        targets = labels.masked_fill(~valid, 0)
+        usable = torch.ones_like(label_lengths, dtype=torch.bool)
+        for rows, policy, problem in (
+            (
+                ((targets >= self.config.vocab_size) | ((targets <= 0) & valid)).any(-1),
+                self.config.invalid_labels,
+                f"ids outside the alphabet (1 to {self.config.vocab_size - 1}; 0 is the blank)",
+            ),
+            (
+                minimum_frames(targets) > lengths,
+                self.config.invalid_labels,
+                "more characters (and one more for each pair of equal neighbours) than its image has frames",
+            ),
+            (label_lengths == 0, self.config.empty_labels, "no characters"),
+        ):
+            if policy == "blank" or not rows.any():
+                continue
+            if policy == "error":
+                row = int(rows.nonzero()[0, 0])
+                raise ValueError(
+                    f"labels: row {row} has {problem}: {labels[row][valid[row]].tolist()} for {int(lengths[row])} "
+                    f"frames. {int(rows.sum())} of {len(rows)} rows are like this. Drop them, widen the images, or set "
+                    'config.invalid_labels (config.empty_labels) to "skip".'
+                )
+            usable &= ~rows
+        skipped = (~usable).sum()
+        if not usable.any():
+            return logits.sum() * 0.0, skipped
+        nll = F.ctc_loss(
+            logits[usable].log_softmax(-1).transpose(0, 1),
+            targets[usable],
+            lengths[usable],
+            label_lengths[usable],
+            reduction="none",
+        )
+        return (nll / label_lengths[usable].clamp(min=1).sqrt()).mean(), skipped
+
+    @torch.no_grad()
+    def recognize(
+        self,
+        pixel_values: torch.Tensor,
+        widths: torch.Tensor | None = None,
+        num_beams: int = 1,
+        allowed_ids: list[int] | None = None,
+        lexicon: torch.Tensor | None = None,
+        with_characters: bool = True,
+    ) -> Recognition:
+        """Reads images; in eval mode whatever the model's own mode, which is left as it was.
+
+        Args:
+            pixel_values: float (B, num_channels, image_height, W) in [-1, 1].
+            widths: int64 (B,), valid columns, px; all of W when None.
+            num_beams: 1 reads greedily; more runs a prefix beam search.
+            allowed_ids: alphabet ids that may appear; all when None.
+            lexicon: int64 (N, L) padded with 0: the answer is one of these N texts.
+            with_characters: also give the score and the px span of every character.
+        """
+        training = self.training
+        self.eval()
+        try:
+            output = self(pixel_values, widths)
+        finally:
+            self.train(training)
+        allowed = None
+        if allowed_ids is not None:
+            allowed = torch.zeros(self.config.vocab_size, dtype=torch.bool, device=output.logits.device)
+            allowed[torch.as_tensor(allowed_ids, device=allowed.device)] = True
+        if lexicon is not None:
+            decoding = lexicon_search(output.logits, output.logit_lengths, lexicon, with_characters=with_characters)
+        elif num_beams > 1:
+            decoding = prefix_beam_search(
+                output.logits, output.logit_lengths, num_beams, allowed, with_characters=with_characters
+            )
+        else:
+            decoding = greedy_search(output.logits, output.logit_lengths, allowed, with_characters=with_characters)
+        spans = None
+        if with_characters:
+            scale, offset = self.crnn.frame_to_pixel()
+            limit = pixel_values.shape[-1] if widths is None else widths[:, None, None].to(decoding.frame_spans)
+            spans = (decoding.frame_spans * scale + offset).clamp(min=0)
+            spans = torch.minimum(spans, torch.as_tensor(limit).to(spans))
+            spans = spans * (decoding.sequences != 0)[:, :, None]
+        return Recognition(
+            sequences=decoding.sequences,
+            scores=decoding.scores,
+            character_scores=decoding.character_scores,
+            character_spans=spans,
+        )
+
+    def reading_copy(self, dtype: torch.dtype) -> "CrnnForTextRecognition":
+        """A copy for reading only: batch norm folded into the convolutions, eval mode, weights in `dtype`."""
+        reader = copy.deepcopy(self).eval()
+        for layer in reader.crnn.convolutions:
+            if isinstance(layer.norm, nn.BatchNorm2d):
+                layer.convolution = fuse_conv_bn_eval(layer.convolution, layer.norm)
+                layer.norm = nn.Identity()
+        return reader.to(dtype)
+
+
+__all__ = ["CrnnForTextRecognition", "CrnnModel", "CrnnPreTrainedModel"]

@@ -1,0 +1,406 @@
+"""The pipeline: images of text lines or words in, `[{"generated_text": str}]` out."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from inspect import signature
+from itertools import chain, islice
+from math import prod
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, IterableDataset
+from transformers import AutoImageProcessor, AutoTokenizer
+from transformers.pipelines.base import Pipeline
+
+from .image_loading import load_image
+from .processing_text_recognition import TextRecognitionProcessor
+from .reading import IMAGE_ERRORS, Character, Reading, iterate_readings
+
+# Images read at once when the caller names no number. A model that only generates reads one at a time, as the
+# pipeline always did: a batch of a large decoder may not fit the memory.
+BATCH_SIZE = 64
+MAX_NEW_TOKENS = 256
+
+
+class TextRecognitionPipeline(Pipeline):
+    """Reads images of text lines or words, with the interface that `image-to-text` had in transformers 4.
+
+    Works with every recognizer that has `recognize(pixel_values, widths, ...)`, and with encoder-decoders that only
+    `generate` (TrOCR, Donut and other `VisionEncoderDecoderModel`s).
+
+    ```python
+    read = pipeline("text-recognition", model="folder")
+    read("line.png")                          # [{"generated_text": "TOTAL 12.50"}]
+    read(["a.png", "b.png"], batch_size=64)   # [[{"generated_text": ...}], [{"generated_text": ...}]]
+    read("line.png", return_scores=True, return_boxes="word")
+    ```
+
+    An image is a path, a URL, a data URI, base64 text, bytes, a PIL image, an array, or a row `{"image": ...}`. A list
+    or tuple gives a list; a generator, a `KeyDataset` or another dataset gives a lazy iterator; either has one list of
+    dictionaries an image. Images are batched by width inside (windows of 16 batches; `batch_size=1` takes one at a
+    time), the order is kept, and the text of an image does not depend on the others.
+
+    Keyword arguments, here or in a call:
+        batch_size (int): images read at once; 64, or 1 for a model that only generates.
+        num_workers (int): threads that load and prepare images; 0 does so in the calling thread.
+        max_new_tokens (int): longest text, in tokens; for a recognizer, in characters.
+        generate_kwargs (dict): for `generate`; for a recognizer the further arguments of its `recognize`, as `num_beams`.
+        timeout (float): seconds to wait for a URL.
+        return_scores (bool): adds "score", the probability of the text given the image, in [0, 1].
+        return_boxes ("char" or "word"): adds "characters" or "words": `{"text", "score", "box"}` each, the box
+            (left, top, right, bottom) in px of the given image (turned upright where its EXIF data says so).
+        on_error ("raise" or "skip"): with "skip" an image that cannot be read gives
+            `[{"generated_text": None, "error": str}]` in its place, and the others are read.
+
+    On a CPU a recognizer is read through a prepared copy: in bfloat16 where the CPU computes in it and no `dtype` was
+    given, else in float32. `model` itself stays as it was passed.
+
+    Raises:
+        ValueError: a model that cannot read, missing parts, unknown values of the arguments above; `prompt` (no
+            recognizer here takes one); an image that cannot be read.
+        TypeError: an unknown keyword argument.
+    """
+
+    # None: what is missing is reported here, with its cause. False also keeps transformers from asking on stdin
+    # whether to trust the code of a folder whose classes are registered.
+    _load_tokenizer = None
+    _load_image_processor = None
+    _load_processor = False
+    _load_feature_extractor = False
+    _load_video_processor = False
+
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        self._requested_dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+        self._copy: Any = None
+        self._copied_state: Any = None
+        self._recognizes = hasattr(model, "recognize")
+        if not self._recognizes and not model.can_generate():
+            raise ValueError(
+                f"{type(model).__name__} cannot read text: expected a model with `recognize` or with `generate`. "
+                "Load the checkpoint with AutoModelForTextRecognition or AutoModelForImageTextToText."
+            )
+        super().__init__(model, *args, **kwargs)
+        if self.tokenizer is None:
+            self.tokenizer = self._required_part(AutoTokenizer, "tokenizer")
+        if self.image_processor is None:
+            self.image_processor = self._required_part(AutoImageProcessor, "image_processor")
+        if self._recognizes:
+            if self.processor is None:
+                self.processor = TextRecognitionProcessor(self.image_processor, self.tokenizer)
+            symbols, outputs = len(self.tokenizer), self.model.config.vocab_size
+            if symbols != outputs:
+                raise ValueError(
+                    f"the alphabet does not fit the model: {symbols} symbols in {self.tokenizer.name_or_path or 'the'} "
+                    f"tokenizer, {outputs} outputs in the head. Take both from the same checkpoint."
+                )
+
+    def _required_part(self, auto_class: Any, name: str) -> Any:
+        part = getattr(self.processor, name, None)
+        if part is not None:
+            return part
+        folder = self.model.name_or_path
+        if not folder:
+            raise ValueError(
+                f"the pipeline has no {name}: the model was passed as an object. Pass `{name}=` or `processor=` too, "
+                "or the checkpoint's folder as `model=`."
+            )
+        # transformers drops the error when an optional part fails to load: do it once more, to show it.
+        return auto_class.from_pretrained(folder, trust_remote_code=__name__.startswith("transformers_modules."))
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Save model, tokenizer, image processor and processor as one folder that `pipeline` reads."""
+        super().save_pretrained(save_directory, **kwargs)
+        if isinstance(self.processor, TextRecognitionProcessor):
+            self.processor.register_for_auto_class()  # without the package nobody else has said that its code travels
+        if self.processor is not None:
+            self.processor.save_pretrained(save_directory, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        max_new_tokens: int | None = None,
+        generate_kwargs: dict[str, Any] | None = None,
+        prompt: str | None = None,
+        timeout: float | None = None,
+        return_scores: bool | None = None,
+        return_boxes: str | None = None,
+        on_error: str | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if prompt is not None:
+            raise ValueError(
+                f"Model type {self.model.config.model_type} does not support conditional text generation: leave "
+                '`prompt` out. Models that take one are read by the "image-text-to-text" pipeline.'
+            )
+        generate_kwargs = dict(generate_kwargs or {})
+        if max_new_tokens is not None:
+            if "max_new_tokens" in generate_kwargs:
+                raise ValueError(
+                    "`max_new_tokens` is defined both as an argument and inside `generate_kwargs`, please use only 1 "
+                    "version"
+                )
+            generate_kwargs["max_new_tokens"] = max_new_tokens
+        if self._recognizes:
+            known = {*signature(self.model.recognize).parameters, "max_new_tokens"}
+            known -= {"pixel_values", "widths", "with_characters", "kwargs"}
+            if unknown := sorted(generate_kwargs.keys() - known):
+                raise ValueError(
+                    f"{type(self.model).__name__} has no generation argument {', '.join(unknown)}; expected some of "
+                    f"{', '.join(sorted(known))}."
+                )
+        if return_boxes not in (None, "char", "word"):
+            raise ValueError(f'return_boxes is {return_boxes!r}, expected "char", "word" or None.')
+        if return_boxes is not None and not self._recognizes:
+            raise ValueError(
+                f"{type(self.model).__name__} cannot tell where its characters stand: leave `return_boxes` out, or "
+                "read with a recognizer that gives positions, as CRNN does."
+            )
+        if on_error not in (None, "raise", "skip"):
+            raise ValueError(f'on_error is {on_error!r}, expected "raise" or "skip".')
+        given = {"timeout": timeout, "on_error": on_error}
+        shown = {"return_scores": return_scores, "return_boxes": return_boxes}
+        return (
+            {name: value for name, value in given.items() if value is not None},
+            generate_kwargs,
+            {name: value for name, value in shown.items() if value is not None},
+        )
+
+    def __call__(
+        self,
+        inputs: Any = None,
+        images: Any = None,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Read one image, or many; `images` is another name for `inputs`. See the class for everything else."""
+        if inputs is None:
+            inputs = images
+        if inputs is None:
+            raise ValueError(f"Cannot call the {self.task or 'text-recognition'} pipeline without an inputs argument!")
+        preprocess_params, forward_params, postprocess_params = self._sanitize_parameters(**kwargs)
+        preprocess_params = {**self._preprocess_params, **preprocess_params}
+        forward_params = {**self._forward_params, **forward_params}
+        postprocess_params = {**self._postprocess_params, **postprocess_params}
+        batch_size = batch_size or self._batch_size or (BATCH_SIZE if self._recognizes else 1)
+        num_workers = (self._num_workers or 0) if num_workers is None else num_workers
+
+        def results(sources: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
+            with ThreadPoolExecutor(num_workers) if num_workers else nullcontext() as executor:
+                for readings in self._forward(
+                    sources,
+                    batch_size=batch_size,
+                    executor=executor,
+                    preprocess_params=preprocess_params,
+                    postprocess_params=postprocess_params,
+                    **forward_params,
+                ):
+                    yield self.postprocess(readings, **postprocess_params)
+
+        if hasattr(inputs, "column_names"):
+            return results(_image_column(inputs))
+        if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, bytearray)):
+            return list(results(inputs))
+        if isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset):
+            return results(inputs[index] for index in range(len(inputs)))  # type: ignore[arg-type]
+        if isinstance(inputs, (Iterator, IterableDataset)):
+            return results(inputs)
+        return next(results([inputs]))
+
+    def preprocess(self, input_: Any, timeout: float | None = None, **_: Any) -> Any:
+        """Load one image (PIL) from whatever names it."""
+        if isinstance(input_, dict):
+            if "image" in input_:
+                return self.preprocess(input_["image"], timeout)
+            # an image of `datasets` that was not decoded
+            input_ = input_["bytes"] if input_.get("bytes") is not None else input_.get("path")
+        return load_image(input_, timeout=timeout)
+
+    def _forward(
+        self,
+        sources: Iterable[Any],
+        batch_size: int,
+        executor: Any,
+        preprocess_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+        **generate_kwargs: Any,
+    ) -> Iterator[list[Reading]]:
+        """Lazily, one list of readings an image."""
+
+        def load(source: Any) -> Any:
+            return self.preprocess(source, **preprocess_params)
+
+        on_error = preprocess_params.get("on_error", "raise")
+        if not self._recognizes:
+            return_scores = postprocess_params.get("return_scores", False)
+            yield from self._generate(sources, load, batch_size, executor, on_error, return_scores, generate_kwargs)
+            return
+        longest = generate_kwargs.pop("max_new_tokens", None)
+        for reading in iterate_readings(
+            self._reading_model(),
+            self.processor,
+            sources,
+            batch_size=batch_size,
+            with_characters="return_boxes" in postprocess_params,
+            load=load,
+            on_error=on_error,
+            executor=executor,
+            **generate_kwargs,
+        ):
+            characters = None if reading.characters is None else reading.characters[:longest]
+            yield [Reading(reading.text[:longest], reading.score, characters, reading.error)]
+
+    def postprocess(
+        self, readings: list[Reading], return_scores: bool = False, return_boxes: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The readings of one image as dictionaries of plain strings, numbers and lists."""
+        results = []
+        for reading in readings:
+            if reading.error is not None:
+                results.append({"generated_text": None, "error": reading.error})
+                continue
+            result: dict[str, Any] = {"generated_text": reading.text}
+            if return_scores:
+                result["score"] = reading.score
+            if return_boxes == "char":
+                result["characters"] = [_as_dictionary(character) for character in reading.characters or []]
+            elif return_boxes == "word":
+                result["words"] = [_as_dictionary(word) for word in _words(reading.characters or [])]
+            results.append(result)
+        return results
+
+    def _reading_model(self) -> Any:
+        """The model that reads: on a CPU a prepared copy, made again when the weights have changed."""
+        if self.device.type != "cpu" or not hasattr(self.model, "reading_copy"):
+            return self.model
+        tensors = chain(self.model.parameters(), self.model.buffers())
+        state = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+        if self._copy is None or state != self._copied_state:
+            self._copy, self._copied_state = self.model.reading_copy(self._reading_dtype()), state
+        return self._copy
+
+    def _reading_dtype(self) -> torch.dtype:
+        if isinstance(self._requested_dtype, torch.dtype):
+            return self._requested_dtype
+        if self.model.dtype != torch.float32:
+            return self.model.dtype
+        return torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
+
+    def _generate(
+        self,
+        sources: Iterable[Any],
+        load: Any,
+        batch_size: int,
+        executor: Any,
+        on_error: str,
+        return_scores: bool,
+        generate_kwargs: dict[str, Any],
+    ) -> Iterator[list[Reading]]:
+        settings = self._generation_settings(generate_kwargs)
+        if return_scores:
+            settings.update(return_dict_in_generate=True, output_scores=True)
+
+        def prepare(source: Any) -> dict[str, torch.Tensor] | Reading:
+            try:
+                image = load(source).convert("RGB")  # what the stock image processors expect
+                return dict(self.image_processor(images=image, return_tensors="pt"))
+            except IMAGE_ERRORS as error:
+                if on_error == "raise":
+                    raise
+                return Reading("", 0.0, error=str(error) or type(error).__name__)
+
+        remaining = iter(sources)
+        while window := list(islice(remaining, batch_size)):
+            prepared = list((map if executor is None else executor.map)(prepare, window))
+            readings: list[list[Reading]] = [[item] if isinstance(item, Reading) else [] for item in prepared]
+            # Only images of one size are read together, so that none is padded on account of another.
+            groups: dict[Any, list[int]] = defaultdict(list)
+            for index, item in enumerate(prepared):
+                if not isinstance(item, Reading):
+                    groups[tuple((name, tensor.shape) for name, tensor in item.items())].append(index)
+            for shapes, indices in groups.items():
+                inputs = {name: torch.cat([prepared[index][name] for index in indices]) for name, _ in shapes}
+                texts, scores = self._generate_batch(inputs, settings)
+                answers = len(texts) // len(indices)
+                for row, (text, score) in enumerate(zip(texts, scores, strict=True)):
+                    readings[indices[row // answers]].append(Reading(text, score))
+            yield from readings
+
+    def _generate_batch(
+        self, inputs: dict[str, torch.Tensor], settings: dict[str, Any]
+    ) -> tuple[list[str], list[float]]:
+        inputs = {
+            name: tensor.to(self.device, self.model.dtype if tensor.is_floating_point() else None)
+            for name, tensor in inputs.items()
+        }
+        output = self.model.generate(**inputs, **settings)
+        if isinstance(output, torch.Tensor):
+            return self.tokenizer.batch_decode(output, skip_special_tokens=True), [0.0] * len(output)
+        steps = self.model.compute_transition_scores(
+            output.sequences, output.scores, getattr(output, "beam_indices", None), normalize_logits=True
+        )
+        tokens = output.sequences[:, -steps.shape[1] :]
+        end = settings.get("eos_token_id", self.model.generation_config.eos_token_id)
+        ends = torch.isin(tokens, torch.as_tensor([] if end is None else end).to(tokens))
+        behind_the_end = (ends.cumsum(-1) - ends.long()) > 0
+        scores = steps.float().masked_fill(behind_the_end, 0.0).sum(-1).exp()
+        return self.tokenizer.batch_decode(output.sequences, skip_special_tokens=True), scores.tolist()
+
+    def _generation_settings(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The caller's arguments, with a bound on the length and the tokenizer's padding where nothing sets them."""
+        settings = dict(generate_kwargs)
+        generation_config = settings.get("generation_config", self.model.generation_config)
+        known = {**generation_config.to_diff_dict(), **settings}
+        if known.get("pad_token_id") is None and self.tokenizer.pad_token_id is not None:
+            settings["pad_token_id"] = self.tokenizer.pad_token_id
+        if known.get("max_new_tokens") is None and known.get("max_length") is None:
+            settings["max_new_tokens"] = MAX_NEW_TOKENS
+        # Some decoders have no position behind their last: without the cap a line that does not end is an IndexError.
+        decoder = getattr(self.model.config, "decoder", None)
+        positions = getattr(decoder, "max_position_embeddings", None)
+        if positions is not None and settings.get("max_new_tokens") is not None:
+            settings["max_new_tokens"] = min(settings["max_new_tokens"], positions - 2)
+        return settings
+
+
+def cpu_computes_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16 products (AVX512-BF16 or AMX); without, float32 is faster."""
+    return any(
+        getattr(torch.cpu, check, lambda: False)()
+        for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+
+
+def _image_column(dataset: Any) -> Iterator[Any]:
+    """The images of a `datasets.Dataset` of rows, not decoded: each is then loaded, and fails, on its own."""
+    features = dataset.features or {}
+    names = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    column = next(iter(names), "image")
+    if not names and column not in (dataset.column_names or [column]):
+        raise ValueError(
+            f"the data set has no column of images, only {', '.join(dataset.column_names)}. Rename the column with "
+            'the images to "image", or pass KeyDataset(dataset, column).'
+        )
+    if names:
+        dataset = dataset.with_format(None).cast_column(column, type(features[column])(decode=False))
+    return (row[column] for row in dataset)
+
+
+def _words(characters: list[Character]) -> Iterator[Character]:
+    """Runs of characters between white space: the product of their scores, the box around their boxes."""
+    word: list[Character] = []
+    for character in [*characters, Character(" ", 1.0, (0.0, 0.0, 0.0, 0.0))]:
+        if not character.text.isspace():
+            word.append(character)
+        elif word:
+            lefts, tops, rights, bottoms = zip(*(item.box for item in word), strict=True)
+            yield Character(
+                "".join(item.text for item in word),
+                prod(item.score for item in word),
+                (min(lefts), min(tops), max(rights), max(bottoms)),
+            )
+            word = []
+
+
+def _as_dictionary(character: Character) -> dict[str, Any]:
+    return {"text": character.text, "score": character.score, "box": list(character.box)}

@@ -1,0 +1,121 @@
+"""Trains the shipped checkpoint crnn-small-latin."""
+
+import argparse
+import zlib
+from functools import partial
+from pathlib import Path
+
+import torch
+from datasets import Dataset, Image, concatenate_datasets
+
+from hf_ocr.data.augmentation import augment
+from hf_ocr.data.batches import LineChunks, Source
+from hf_ocr.data.fonts import find_fonts, load_words, split_families
+from hf_ocr.data.synthetic_lines import SyntheticLines
+from hf_ocr.evaluation import Report, evaluate
+from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
+from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
+from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
+from hf_ocr.text import LATIN_ALPHABET
+from hf_ocr.training import TrainingConfig, train
+
+
+def real_lines(data: Path, held_back: bool) -> dict[str, Dataset]:
+    """The training files, or the tenth of the words (by source picture) that is held back for validation."""
+    parts = {}
+    sroie = Dataset.from_parquet(str(data / "sroie_lines" / ("validation.parquet" if held_back else "train.parquet")))
+    # The annotation is upper case whatever the print; where the case of the print is unknown it would teach the wrong one.
+    sroie = sroie.filter(lambda text: text is not None, input_columns="text_cased")
+    parts["sroie"] = sroie.select_columns(["image", "text_cased"]).rename_column("text_cased", "text")
+    for name in ("iiit5k", "icdar2015_words"):
+        rows = Dataset.from_parquet(str(data / name / "train.parquet"))
+        rows = rows.filter(
+            lambda source: (zlib.crc32(source.rsplit("/", 1)[-1].split("_")[0].encode()) % 10 == 0) == held_back
+            if "IIIT5K" in source
+            else (zlib.crc32(source.encode()) % 10 == 0) == held_back,
+            input_columns="source",
+        )
+        parts[name] = rows.select_columns(["image", "text"])
+    return parts
+
+
+def not_upright(row: dict) -> bool:
+    width, height = row["image"].size
+    return height > 1.5 * width and len(row["text"]) > 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with sroie_lines, iiit5k, icdar2015_words")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--max_steps", type=int, default=30000)
+    parser.add_argument("--learning_rate", type=float, default=1.5e-3)
+    parser.add_argument("--image_height", type=int, default=40)
+    parser.add_argument("--min_width", type=int, default=64)
+    parser.add_argument("--init_from", type=Path, help="go on from these weights with a mix of mostly real lines")
+    parser.add_argument("--eval_steps", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_threads", type=int, default=1)
+    parser.add_argument("--num_workers", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.num_threads)
+
+    tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
+    image_processor = TextLineImageProcessor(height=arguments.image_height, min_width=arguments.min_width)
+    processor = TextRecognitionProcessor(image_processor=image_processor, tokenizer=tokenizer)
+    torch.manual_seed(arguments.seed)
+    if arguments.init_from:
+        model = CrnnForTextRecognition.from_pretrained(arguments.init_from)
+    else:
+        model = CrnnForTextRecognition(
+            CrnnConfig.small(
+                vocab_size=len(tokenizer),
+                image_height=arguments.image_height,
+                invalid_labels="skip",
+                empty_labels="blank",
+            )
+        )
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} symbols")
+
+    faces, _ = split_families(find_fonts(), held_out=0.15, seed=0)
+    styles = {"scene": 0.5, "receipt": 0.28, "document": 0.13, "screen": 0.09}
+    synthetic = SyntheticLines(faces, load_words(), seed=arguments.seed, styles=styles)
+    real = real_lines(arguments.data, held_back=False)
+    words = concatenate_datasets([real["iiit5k"], real["icdar2015_words"]]).filter(lambda row: not not_upright(row))
+    real_share = 0.75 if arguments.init_from else 0.38
+    sources = [
+        Source(synthetic, 1 - real_share),
+        Source(real["sroie"], 0.5 * real_share, partial(augment, kind="line")),
+        Source(words, 0.5 * real_share, partial(augment, kind="word")),
+    ]
+    short_chunks = 0 if arguments.init_from else 32
+    chunks = LineChunks(sources, processor, max_width=640, short_chunks=short_chunks, seed=arguments.seed)
+
+    held_back = real_lines(arguments.data, held_back=True)
+    validation = {
+        "sroie": held_back["sroie"].shuffle(seed=0).select(range(500)),
+        "iiit5k": held_back["iiit5k"],
+        "icdar2015": held_back["icdar2015_words"],
+    }
+
+    def validate(average: CrnnForTextRecognition) -> dict[str, Report]:
+        reader = average.reading_copy(torch.bfloat16)
+        return {name: evaluate(reader, processor, rows) for name, rows in validation.items()}
+
+    config = TrainingConfig(
+        output_dir=str(arguments.output_dir),
+        max_steps=arguments.max_steps,
+        learning_rate=arguments.learning_rate,
+        mixed_precision="bf16",
+        eval_steps=arguments.eval_steps,
+        save_steps=arguments.eval_steps,
+        dataloader_num_workers=arguments.num_workers,
+        seed=arguments.seed,
+    )
+    train(model, processor, chunks, config, validate)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Width buckets: a pure function of (seed, chunk), every line once, equal cost."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_ocr.data.batches import LineChunks, Source
+from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
+from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def processor():
+    return TextRecognitionProcessor(
+        image_processor=TextLineImageProcessor(height=16, min_width=16),
+        tokenizer=CharacterTokenizer.from_alphabet(ALPHABET),
+    )
+
+
+def rows(count, width=None, text="{:03d}"):
+    return [
+        {"image": Image.new("L", (width or 20 + 3 * index, 16), index % 256), "text": text.format(index)}
+        for index in range(count)
+    ]
+
+
+def texts(batches, tokenizer):
+    return [tokenizer.decode(label[label != -100]) for batch in batches for label in batch["labels"]]
+
+
+def jitter(image, generator):
+    return Image.fromarray(generator.integers(0, 256, (16, image.width), dtype=np.uint8))
+
+
+def test_a_pass_takes_every_line_once_in_a_new_order():
+    chunks = LineChunks([Source(rows(48))], processor(), lines_per_chunk=16, batches_per_chunk=4)
+    passes = []
+    for number in range(2):
+        read = [t for k in range(3) for t in texts(chunks[3 * number + k], chunks.processor.tokenizer)]
+        assert sorted(read) == [f"{index:03d}" for index in range(48)]
+        passes.append(read)
+    assert passes[0] != passes[1]
+
+
+def test_batches_are_of_like_width_and_cost():
+    chunks = LineChunks([Source(rows(64))], processor(), lines_per_chunk=64, batches_per_chunk=8)
+    batches = chunks[0]
+    assert len(batches) == 8
+    columns = [int(batch["widths"].sum()) for batch in batches]
+    assert max(columns) - min(columns) <= 2 * max(int(batch["widths"].max()) for batch in batches)
+    ranges = sorted((int(batch["widths"].min()), int(batch["widths"].max())) for batch in batches)
+    assert all(left[1] <= right[0] for left, right in zip(ranges, ranges[1:], strict=False))
+
+
+def test_a_chunk_depends_on_seed_and_number_alone():
+    def chunk(seed, number):
+        source = Source(rows(40, width=32), augment=jitter)
+        return LineChunks([source], processor(), lines_per_chunk=8, batches_per_chunk=2, seed=seed)[number]
+
+    first, again = chunk(1, 3), chunk(1, 3)
+    assert all(torch.equal(a[name], b[name]) for a, b in zip(first, again, strict=True) for name in a)
+    for other in (chunk(2, 3), chunk(1, 4)):
+        assert not torch.equal(first[0]["pixel_values"], other[0]["pixel_values"])
+
+
+def test_shares_hold_in_every_chunk():
+    sources = [Source(rows(30, text="a{}"), share=3), Source(rows(30, text="b{}"), share=1)]
+    chunks = LineChunks(sources, processor(), lines_per_chunk=16, batches_per_chunk=2)
+    for number in range(3):
+        read = texts(chunks[number], chunks.processor.tokenizer)
+        assert sum(text.startswith("a") for text in read) == 12
+
+
+def test_ranks_share_the_chunks():
+    one = LineChunks([Source(rows(64))], processor(), lines_per_chunk=16, batches_per_chunk=2)
+    two = [
+        LineChunks([Source(rows(64))], processor(), lines_per_chunk=16, batches_per_chunk=2, rank=rank, world=2)
+        for rank in range(2)
+    ]
+    assert torch.equal(two[1][1][0]["labels"], one[3][0]["labels"])
+    read = [t for part in two for k in range(2) for t in texts(part[k], one.processor.tokenizer)]
+    assert len(set(read)) == 64
+
+
+def test_bad_rows_are_replaced_by_the_next():
+    class Broken:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            if index == 2:
+                raise OSError("image file is truncated")
+            image = Image.new("L", (1 if index == 3 else 30, 16))
+            return {"image": image, "text": "a!" if index == 1 else "good"}
+
+    chunks = LineChunks([Source(Broken())], processor(), lines_per_chunk=4, batches_per_chunk=1)
+    assert texts(chunks[0], chunks.processor.tokenizer) == ["good"] * 4
+
+
+def test_useless_sources_are_an_error():
+    with pytest.raises(ValueError, match="source 0 has 0 rows"):
+        LineChunks([Source([])], processor())
+    chunks = LineChunks([Source(rows(3, text="!{}"))], processor(), lines_per_chunk=4, batches_per_chunk=1)
+    with pytest.raises(ValueError, match="none of its 3 rows"):
+        chunks[0]

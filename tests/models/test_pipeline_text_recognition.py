@@ -1,0 +1,387 @@
+"""The interface that `image-to-text` had in transformers 4, with our recognizers and with stock encoder-decoders."""
+
+import base64
+import http.server
+import io
+import socket
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+from tiny_recognizer import ALPHABET, lines, tiny_recognizer
+from tiny_stock_models import tiny_trocr
+from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+import hf_ocr  # noqa: F401  registers the tasks
+from hf_ocr.models.pipeline_text_recognition import TextRecognitionPipeline, cpu_computes_bfloat16
+from hf_ocr.models.reading import read_images
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
+
+TEXTS = ["a", "total 12", "invoice", "x y z", "", "long line of text 1", "99", "abc"]
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    return tiny_recognizer()
+
+
+@pytest.fixture(scope="module")
+def read(recognizer):
+    model, processor = recognizer
+    return pipeline("image-to-text", model=model, processor=processor, device="cpu", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def trocr(tmp_path_factory):
+    folder = tiny_trocr(tmp_path_factory.mktemp("trocr"), lines(8), TEXTS)
+    return pipeline("image-to-text", model=str(folder), device="cpu")
+
+
+def texts(results):
+    return [result[0]["generated_text"] for result in results]
+
+
+def png(image):
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
+
+
+def data_uri(image):
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda image, path: str(path),
+        lambda image, path: path,
+        lambda image, path: image,
+        lambda image, path: image.convert("RGB"),
+        lambda image, path: png(image),
+        lambda image, path: base64.b64encode(png(image)).decode(),
+        lambda image, path: data_uri(image),
+        lambda image, path: np.asarray(image),
+        lambda image, path: torch.from_numpy(np.array(image)),
+        lambda image, path: {"image": image},
+    ],
+    ids=["str", "Path", "L", "RGB", "bytes", "base64", "data URI", "array", "tensor", "row"],
+)
+def test_every_form_of_one_image_gives_one_list_of_one_dictionary(read, form, tmp_path):
+    image = lines(1)[0]
+    path = tmp_path / "line.png"
+    image.save(path)
+    expected = read(image)
+    assert [list(result) for result in expected] == [["generated_text"]]
+    assert len(expected[0]["generated_text"]) > 3
+    assert read(form(image, path)) == expected
+    assert read(images=form(image, path)) == expected
+    assert read([form(image, path)]) == [expected]
+
+
+def test_a_list_gives_a_list_in_its_order(read):
+    images = lines(20)
+    expected = [read(image) for image in images]
+    assert len(set(texts(expected))) > 10
+    assert read(images) == expected
+    assert read(tuple(images)) == expected
+    assert read(images, batch_size=2) == expected
+    assert read(images, batch_size=1, num_workers=2) == expected
+    assert read([]) == []
+
+
+def test_a_generator_gives_a_lazy_iterator(read):
+    images = lines(6)
+    taken = []
+
+    def source():
+        for image in images:
+            taken.append(image)
+            yield image
+
+    results = read(source(), batch_size=1)
+    assert iter(results) is results
+    assert taken == []
+    first = next(results)
+    assert len(taken) == 1
+    assert [first, *results] == read(images)
+    assert list(read(source())) == read(images)
+    assert list(read(image for image in [])) == []
+
+
+def test_data_sets(read):
+    images = lines(7)
+    expected = read(images)
+    rows = Dataset.from_dict(
+        {"text": ["?"] * 7, "crop": [{"bytes": png(image), "path": None} for image in images]},
+        features=Features({"text": Value("string"), "crop": ImageFeature()}),
+    )
+    for inputs in (KeyDataset(rows, "crop"), rows, rows.to_iterable_dataset(), rows.with_format("numpy")):
+        results = read(inputs, batch_size=4)
+        assert iter(results) is results
+        assert list(results) == expected
+    assert list(read(rows["crop"], batch_size=4)) == expected
+    assert list(read(Dataset.from_list([{"image": data_uri(image)} for image in images]))) == expected
+    with pytest.raises(ValueError, match="no column of images, only text"):
+        read(rows.remove_columns("crop"))
+
+
+def test_a_damaged_row_of_a_data_set_is_one_failure(read):
+    images = lines(3)
+    content = [png(images[0]), b"no image at all", png(images[2])]
+    rows = Dataset.from_dict(
+        {"image": [{"bytes": item, "path": None} for item in content]}, features=Features({"image": ImageFeature()})
+    )
+    results = list(read(rows, on_error="skip"))
+    assert texts(results) == [read(images[0])[0]["generated_text"], None, read(images[2])[0]["generated_text"]]
+
+
+def test_a_url_is_fetched_and_a_silent_one_gives_up(read, tmp_path):
+    image = lines(1)[0]
+    image.save(tmp_path / "line.png")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert read(f"http://127.0.0.1:{server.server_port}/line.png") == read(image)
+        server.shutdown()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/line.png"
+        with pytest.raises(ValueError, match=r"line\.png"):
+            read(url, timeout=0.2)
+        (skipped,) = read(url, timeout=0.2, on_error="skip")
+        assert "127.0.0.1" in skipped["error"]
+
+
+def test_scores_and_boxes_only_when_asked_for(read, recognizer):
+    model, processor = recognizer
+    images = lines(5)
+    readings = read_images(model, processor, images, with_characters=True)
+    for image, reading, scored in zip(images, readings, read(images, return_scores=True), strict=True):
+        (plain,) = read(image)
+        assert plain == {"generated_text": reading.text}
+        assert scored == [{"generated_text": reading.text, "score": pytest.approx(reading.score, rel=1e-3)}]
+        (result,) = read(image, return_boxes="char")
+        assert list(result) == ["generated_text", "characters"]
+        assert "".join(character["text"] for character in result["characters"]) == reading.text
+        for given, expected in zip(result["characters"], reading.characters, strict=True):
+            assert given["box"] == pytest.approx(list(expected.box), abs=0.01)
+            assert given["score"] == pytest.approx(expected.score, rel=1e-3)
+            left, top, right, bottom = given["box"]
+            assert 0 <= left < right <= image.width and (top, bottom) == (0, image.height)
+
+
+def test_boxes_of_words_join_the_characters_between_spaces(recognizer):
+    model, processor = recognizer
+    # The tiny model hardly ever reads a space: let it be the id that it reads most.
+    tokenizer = CharacterTokenizer.from_alphabet(ALPHABET.translate(str.maketrans("6 ", " 6")))
+    parts = {"tokenizer": tokenizer, "image_processor": processor.image_processor}
+    spaces = pipeline("text-recognition", model=model, **parts, device="cpu", dtype=torch.float32)
+    image = lines(9)[4]
+    (words,) = spaces(image, return_boxes="word")
+    (characters,) = spaces(image, return_boxes="char")
+    assert "characters" not in words
+    assert [word["text"] for word in words["words"]] == characters["generated_text"].split()
+    assert len(words["words"]) > 1
+    rest = list(characters["characters"])
+    for word in words["words"]:
+        while rest[0]["text"] == " ":
+            rest.pop(0)
+        parts, rest = rest[: len(word["text"])], rest[len(word["text"]) :]
+        assert "".join(part["text"] for part in parts) == word["text"]
+        assert word["box"] == [parts[0]["box"][0], 0.0, parts[-1]["box"][2], image.height]
+        assert word["score"] == pytest.approx(np.prod([part["score"] for part in parts]))
+
+
+def test_max_new_tokens_cuts_the_text(read):
+    image = lines(1)[0]
+    whole = read(image)[0]["generated_text"]
+    assert read(image, max_new_tokens=3)[0]["generated_text"] == whole[:3]
+    assert read(image, generate_kwargs={"max_new_tokens": 4})[0]["generated_text"] == whole[:4]
+    (result,) = read(image, max_new_tokens=3, return_boxes="char")
+    assert len(result["characters"]) == 3
+
+
+def test_arguments_of_the_constructor_hold_until_a_call_says_otherwise(recognizer):
+    model, processor = recognizer
+    read = pipeline("image-to-text", model=model, processor=processor, max_new_tokens=2, return_scores=True)
+    image = lines(1)[0]
+    (first,), (second,), (third,) = read(image), read(image, max_new_tokens=5), read(image, return_scores=False)
+    assert (len(first["generated_text"]), len(second["generated_text"])) == (2, 5)
+    assert "score" in first and "score" not in third
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"inputs": None}, ValueError, "Cannot call the image-to-text pipeline without an inputs argument!"),
+        ({"max_new_tokens": 3, "generate_kwargs": {"max_new_tokens": 3}}, ValueError, "please use only 1 version"),
+        ({"prompt": "read"}, ValueError, "does not support conditional text generation"),
+        ({"return_box": "char"}, TypeError, "return_box"),
+        ({"return_boxes": "line"}, ValueError, 'return_boxes is \'line\', expected "char", "word"'),
+        ({"on_error": "ignore"}, ValueError, "on_error is 'ignore'"),
+        ({"generate_kwargs": {"temperature": 2.0}}, ValueError, "no generation argument temperature"),
+        ({"inputs": "missing.png"}, ValueError, "missing.png"),
+        ({"inputs": 7}, ValueError, "type int"),
+    ],
+)
+def test_wrong_calls_say_what_is_wrong(read, arguments, error, message):
+    with pytest.raises(error, match=message):
+        read(**{"inputs": lines(1)[0], **arguments})
+
+
+def test_a_failing_image_takes_its_place_and_the_others_are_read(read, trocr, tmp_path):
+    images = lines(4)
+    files = {"empty.png": b"", "cut.jpg": b"", "text.png": b"just words"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    images[1].convert("RGB").save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:300])
+    Image.new("1", (9500, 9500)).save(tmp_path / "bomb.png")
+    bad = [*(str(tmp_path / name) for name in files), str(tmp_path / "bomb.png"), str(tmp_path / "missing"), tmp_path]
+    tiny, wide, tall = Image.new("L", (1, 1)), Image.new("L", (50_000, 32)), Image.new("L", (10, 30_000))
+    sources = [images[0], *bad, images[1], tiny, wide, tall, images[2]]
+    with pytest.raises(ValueError, match=r"empty\.png"):
+        read(sources)
+    for batch_size in (1, 64):
+        results = read(sources, on_error="skip", batch_size=batch_size)
+        good = [results[0], results[7], results[11]]
+        assert good == read(images[:3])
+        for source, (result,) in zip(bad, results[1:7], strict=True):
+            assert result["generated_text"] is None
+            assert str(source) in result["error"]
+        for size, (result,) in zip(["1 x 1", "50000 x 32", "10 x 30000"], results[8:11], strict=True):
+            assert size in result["error"]
+    # a model that scales every image to one size can take a wide one
+    results = trocr([images[0], *bad, images[1]], on_error="skip", batch_size=3)
+    assert texts(results) == [TEXTS[0], *[None] * 6, TEXTS[1]]
+    with pytest.raises(ValueError, match="missing"):
+        trocr([images[0], "missing"])
+
+
+def test_a_cpu_reads_with_a_copy_and_the_model_stays_as_it_was(recognizer, tmp_path):
+    model, processor = tiny_recognizer(seed=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train()
+    read = pipeline("image-to-text", model=model, processor=processor, device="cpu")
+    read(lines(2))
+    assert read._reading_model() is not model
+    assert read._reading_model().dtype == (torch.bfloat16 if cpu_computes_bfloat16() else torch.float32)
+    assert read.model is model and model.training and model.dtype == torch.float32
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    for dtype in (torch.float32, torch.bfloat16):
+        asked = pipeline("image-to-text", model=model, processor=processor, device="cpu", dtype=dtype)
+        assert asked._reading_model().dtype == dtype
+    assert read._reading_model() is read._reading_model()
+
+
+@pytest.mark.parametrize("change", ["step", "load", "to"])
+def test_the_copy_follows_the_weights(change):
+    model, processor = tiny_recognizer(seed=1)
+    other, _ = tiny_recognizer(seed=2)
+    images = lines(4)
+    read = pipeline("image-to-text", model=model, processor=processor, device="cpu", dtype=torch.float32)
+    before = read(images)
+    if change == "step":
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        for parameter, target in zip(model.parameters(), other.parameters(), strict=True):
+            parameter.grad = (parameter - target).detach()
+        optimizer.step()
+    elif change == "load":
+        model.load_state_dict(other.state_dict())
+    else:
+        model.classifier = other.classifier
+    assert read(images) != before
+    expected = pipeline("image-to-text", model=model, processor=processor, device="cpu", dtype=torch.float32)
+    assert read(images) == expected(images)
+
+
+def test_parts_may_be_named_one_by_one_and_missing_ones_are_named(recognizer, read):
+    model, processor = recognizer
+    parts = {"tokenizer": processor.tokenizer, "image_processor": processor.image_processor}
+    by_parts = TextRecognitionPipeline(model, **parts, device=torch.device("cpu"), dtype=torch.float32)
+    assert by_parts(lines(3)) == read(lines(3))
+    with pytest.raises(ValueError, match="the pipeline has no image_processor"):
+        TextRecognitionPipeline(model, tokenizer=processor.tokenizer)
+    with pytest.raises(ValueError, match="CrnnModel cannot read text"):
+        TextRecognitionPipeline(model.crnn, **parts)
+
+
+def test_an_alphabet_that_does_not_fit_is_refused(recognizer):
+    model, processor = recognizer
+    other = type(processor.tokenizer).from_alphabet("abc")
+    with pytest.raises(ValueError, match=r"4 symbols in the tokenizer, 22 outputs in the head"):
+        TextRecognitionPipeline(model, tokenizer=other, image_processor=processor.image_processor)
+
+
+def test_a_saved_pipeline_reads_the_same(read, tmp_path):
+    read.save_pretrained(tmp_path)
+    again = pipeline("image-to-text", model=str(tmp_path), device="cpu", dtype=torch.float32)
+    assert again(lines(3)) == read(lines(3))
+    assert repr(again).startswith("TextRecognitionPipeline")
+
+
+def test_a_damaged_part_of_a_folder_is_reported_with_its_cause(read, tmp_path):
+    read.save_pretrained(tmp_path)
+    (tmp_path / "vocab.json").write_text("{")
+    with pytest.raises(ValueError, match=r"vocab\.json: is not JSON"):
+        pipeline("image-to-text", model=str(tmp_path))
+
+
+# Stock encoder-decoders
+
+
+def test_an_encoder_decoder_reads_with_the_same_shapes(trocr):
+    images = lines(8)
+    assert isinstance(trocr, TextRecognitionPipeline)
+    assert trocr(images[1]) == [{"generated_text": "total 12"}]
+    assert texts(trocr(images)) == TEXTS
+    assert texts(trocr(image for image in images)) == TEXTS
+    assert texts(trocr(images, batch_size=3, num_workers=1)) == TEXTS
+    assert texts(trocr(images=[data_uri(image) for image in images])) == TEXTS
+
+
+def test_an_encoder_decoder_gives_scores_and_several_answers(trocr):
+    images = lines(8)[:3]
+    two = {"num_beams": 3, "num_return_sequences": 2}
+    for batch_size in (1, 3):
+        results = trocr(images, batch_size=batch_size, generate_kwargs=two, return_scores=True)
+        assert [len(result) for result in results] == [2, 2, 2]
+        assert texts(results) == TEXTS[:3]
+        for best, second in results:
+            assert 1 >= best["score"] > second["score"] > 0
+
+
+def test_the_score_of_an_encoder_decoder_is_the_probability_of_its_text(trocr):
+    images = lines(8)
+    for index, (result,) in enumerate(trocr(images, batch_size=8, return_scores=True)):
+        inputs = trocr.image_processor(images[index].convert("RGB"), return_tensors="pt")
+        labels = trocr.tokenizer(TEXTS[index] + "</s>", return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            logits = trocr.model(**inputs, labels=labels).logits
+        expected = logits.log_softmax(-1).gather(-1, labels[:, :, None]).sum().exp().item()
+        assert result["score"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_length_of_an_encoder_decoder_is_bounded(trocr, tmp_path):
+    image = lines(8)[5]
+    assert trocr(image, max_new_tokens=4) == [{"generated_text": "long"}]
+    assert trocr(image, max_new_tokens=500) == [{"generated_text": TEXTS[5]}]  # the decoder has 24 positions
+    endless = {"suppress_tokens": [2]}
+    assert len(trocr(image, generate_kwargs=endless)[0]["generated_text"]) == 22
+
+
+def test_an_encoder_decoder_refuses_what_it_cannot_do(trocr):
+    with pytest.raises(ValueError, match="vision-encoder-decoder does not support conditional text generation"):
+        trocr(lines(1)[0], prompt="read")
+    with pytest.raises(ValueError, match="cannot tell where its characters stand"):
+        trocr(lines(1)[0], return_boxes="char")

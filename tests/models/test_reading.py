@@ -1,0 +1,241 @@
+"""Order, buckets, turned lines and boxes, with a recognizer whose right answer is known, and with a real one."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from tiny_recognizer import lines, tiny_recognizer
+
+from hf_ocr.models.image_loading import ImageError
+from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
+from hf_ocr.models.modeling_outputs import Recognition
+from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
+from hf_ocr.models.reading import bucket_width, iterate_readings, read_images
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
+
+ALPHABET = "abcdefgh"
+SHADES = {character: 16 * (index + 1) for index, character in enumerate(ALPHABET)}
+
+
+class BarReader(torch.nn.Module):
+    """Reads vertical bars: a run of columns of one dark shade is the character of that shade.
+
+    It is sure of lines whose bars fill their columns from top to bottom and whose last is not darker than the first.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def recognize(self, pixel_values, widths, num_beams=1, with_characters=True):
+        self.batches.append((tuple(pixel_values.shape), widths.tolist()))
+        grey = (pixel_values[:, 0] * 127.5 + 127.5).round()
+        rows = []
+        for image, width in zip(grey, widths.tolist(), strict=True):
+            columns = image[:, :width]
+            even = (columns.amax(0) - columns.amin(0)) < 40
+            shades = (columns.median(0).values / 16).round().long().tolist()
+            bars, start = [], 0
+            for x in range(1, width + 1):
+                if x == width or shades[x] != shades[start]:
+                    if shades[start] <= len(ALPHABET) and x - start >= 6:
+                        bars.append((shades[start], start, x))
+                    start = x
+            rising = not bars or bars[0][0] <= bars[-1][0]
+            score = 0.9 if even.float().mean() > 0.8 and rising else 0.1
+            rows.append((bars, score ** max(len(bars), 1)))
+        longest = max(len(bars) for bars, _ in rows)
+        sequences = torch.zeros(len(rows), longest, dtype=torch.long)
+        spans = torch.zeros(len(rows), longest, 2)
+        for row, (bars, _) in enumerate(rows):
+            for place, (index, start, end) in enumerate(bars):
+                sequences[row, place] = index
+                spans[row, place] = torch.tensor([start, end])
+        return Recognition(
+            sequences=sequences,
+            scores=torch.tensor([score for _, score in rows]),
+            character_scores=(sequences != 0).float() * 0.9 if with_characters else None,
+            character_spans=spans if with_characters else None,
+        )
+
+
+def bar_processor():
+    return TextRecognitionProcessor(TextLineImageProcessor(height=32), CharacterTokenizer.from_alphabet(ALPHABET))
+
+
+def bars(text, height=32, bar=20, gap=12):
+    """The image of a text, and the (left, top, right, bottom) of its characters."""
+    image = Image.new("L", (gap + len(text) * (bar + gap), height), 255)
+    pen = ImageDraw.Draw(image)
+    boxes = []
+    for place, character in enumerate(text):
+        left = gap + place * (bar + gap)
+        pen.rectangle((left, 0, left + bar - 1, height - 1), fill=SHADES[character])
+        boxes.append((left, 0, left + bar, height))
+    return image, boxes
+
+
+def close(boxes, expected, tolerance=1.5):
+    return len(boxes) == len(expected) and all(
+        abs(a - b) <= tolerance for box, other in zip(boxes, expected, strict=True) for a, b in zip(box, other, strict=True)
+    )
+
+
+def test_a_line_is_read_with_score_and_boxes_in_px_of_the_given_image():
+    image, boxes = bars("abcde", height=64, bar=40, gap=24)  # read at half this size
+    (reading,) = read_images(BarReader(), bar_processor(), [image], with_characters=True)
+    assert reading.text == "abcde"
+    assert reading.score == pytest.approx(0.9**5)
+    assert "".join(character.text for character in reading.characters) == "abcde"
+    assert all(character.score == pytest.approx(0.9) for character in reading.characters)
+    assert close([character.box for character in reading.characters], boxes, tolerance=3)
+
+
+@pytest.mark.parametrize("turn", [Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270])
+def test_a_turned_line_is_read_in_the_turn_with_the_best_score_and_its_boxes_turn_back(turn):
+    line, boxes = bars("abcdef")
+    image = line.transpose(turn)
+    (reading,) = read_images(BarReader(), bar_processor(), [image], with_characters=True)
+    assert reading.text == "abcdef"
+    # The truth: paint each box white in the line, turn that, and see where the paint is.
+    expected = []
+    for box in boxes:
+        marked = Image.new("1", line.size)
+        ImageDraw.Draw(marked).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=1)
+        expected.append(marked.transpose(turn).getbbox())
+    assert close([character.box for character in reading.characters], expected)
+
+
+def test_a_wide_line_is_read_once_and_a_tall_one_three_times():
+    model = BarReader()
+    read_images(model, bar_processor(), [bars("abc", height=32)[0]])
+    assert sum(len(widths) for _, widths in model.batches) == 1
+    model = BarReader()
+    read_images(model, bar_processor(), [Image.new("L", (40, 61), 255)])
+    assert sum(len(widths) for _, widths in model.batches) == 3
+    model = BarReader()
+    read_images(model, bar_processor(), [Image.new("L", (40, 60), 255)])
+    assert sum(len(widths) for _, widths in model.batches) == 1
+
+
+def test_a_blank_image_reads_as_nothing_with_a_score():
+    (reading,) = read_images(BarReader(), bar_processor(), [Image.new("RGB", (200, 40), "white")], with_characters=True)
+    assert (reading.text, reading.characters, reading.error) == ("", [], None)
+    assert reading.score == pytest.approx(0.9)
+
+
+def test_batches_hold_one_bucket_padded_to_its_width_whatever_else_is_read():
+    images = [bars("abcdefgh"[: 1 + i % 8] * (1 + i % 3))[0] for i in range(40)]
+    model = BarReader()
+    read_images(model, bar_processor(), images, batch_size=8)
+    assert sum(len(widths) for _, widths in model.batches) == 40
+    assert any(len(widths) > 1 for _, widths in model.batches)
+    for shape, widths in model.batches:
+        assert len(widths) <= 8
+        assert {bucket_width(width) for width in widths} == {shape[-1]}
+
+
+def test_bucket_width_holds_the_image_and_wastes_little():
+    for width in range(1, 5000):
+        assert 0 <= bucket_width(width) - width < (32 if width < 256 else width / 8 + 1)
+        assert bucket_width(bucket_width(width)) == bucket_width(width)
+
+
+def test_the_order_is_kept():
+    texts = ["abcdefgh", "a", "hgfe", "bb" * 9, "cd", "efga" * 4] * 6
+    images = [bars(text)[0] for text in texts]
+    assert [reading.text for reading in read_images(BarReader(), bar_processor(), images, batch_size=4)] == texts
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_read_does_not_depend_on_the_neighbours(dtype):
+    model, processor = tiny_recognizer()
+    model = model.reading_copy(dtype)
+    images = lines(24)
+    together = read_images(model, processor, images, batch_size=8, with_characters=True)
+    backwards = read_images(model, processor, images[::-1], batch_size=3, with_characters=True)[::-1]
+    assert len({reading.text for reading in together}) > 12, "the model reads everything alike: nothing is tested"
+    for index, image in enumerate(images):
+        (alone,) = read_images(model, processor, [image], with_characters=True)
+        for other in (together[index], backwards[index]):
+            assert other.text == alone.text
+            assert other.score == pytest.approx(alone.score, rel=1e-3)
+            assert close([c.box for c in other.characters], [c.box for c in alone.characters], 1e-3)
+
+
+def test_readings_equal_what_the_model_recognizes():
+    model, processor = tiny_recognizer()
+    for image in lines(5):
+        inputs = processor(images=[image], return_tensors="pt")
+        recognition = model.recognize(**inputs)
+        (reading,) = read_images(model, processor, [image])
+        assert reading.text == processor.batch_decode(recognition.sequences)[0]
+        assert reading.score == pytest.approx(recognition.scores.item(), rel=1e-3)
+
+
+def test_further_arguments_reach_the_model():
+    model, processor = tiny_recognizer()
+    allowed = processor.tokenizer.convert_tokens_to_ids(list("ab"))
+    texts = [reading.text for reading in read_images(model, processor, lines(6), allowed_ids=allowed)]
+    assert set("".join(texts)) <= set("ab")
+    assert texts != [reading.text for reading in read_images(model, processor, lines(6))]
+
+
+def test_windows_are_taken_as_they_are_needed():
+    model, processor = tiny_recognizer()
+    taken = []
+
+    def source():
+        for index, image in enumerate(lines(200)):
+            taken.append(index)
+            yield image
+
+    readings = iterate_readings(model, processor, source(), batch_size=2)
+    assert taken == []
+    next(readings)
+    assert len(taken) == 32
+    one_by_one = iterate_readings(model, processor, source(), batch_size=1)
+    taken.clear()
+    next(one_by_one)
+    assert len(taken) == 1
+
+
+def test_an_image_that_cannot_be_read_stops_the_reading_or_takes_its_place():
+    model, processor = tiny_recognizer()
+    images = lines(3)
+    sources = [images[0], "no such file.png", images[1], Image.new("L", (1, 1)), images[2]]
+    with pytest.raises(ImageError, match=r"no such file\.png"):
+        read_images(model, processor, sources)
+    readings = read_images(model, processor, sources, on_error="skip")
+    assert "no such file.png" in readings[1].error
+    assert "1 x 1 px" in readings[3].error
+    assert [readings[i].text for i in (0, 2, 4)] == [reading.text for reading in read_images(model, processor, images)]
+    assert (readings[1].text, readings[1].score, readings[0].error) == ("", 0.0, None)
+
+
+def test_threads_change_nothing():
+    model, processor = tiny_recognizer()
+    sources = [*lines(9), "no such file.png"]
+    with ThreadPoolExecutor(3) as executor:
+        threaded = read_images(model, processor, sources, on_error="skip", executor=executor)
+    assert threaded == read_images(model, processor, sources, on_error="skip")
+
+
+def test_no_images_and_no_batch():
+    model, processor = tiny_recognizer()
+    assert read_images(model, processor, []) == []
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        read_images(model, processor, lines(1), batch_size=0)
+
+
+def test_boxes_of_a_model_that_gives_none_are_an_error():
+    class Blind(BarReader):
+        def recognize(self, *args, **kwargs):
+            recognition = super().recognize(*args, **kwargs)
+            return Recognition(sequences=recognition.sequences, scores=recognition.scores)
+
+    with pytest.raises(ValueError, match="cannot tell where"):
+        read_images(Blind(), bar_processor(), [bars("ab")[0]], with_characters=True)

@@ -1,0 +1,179 @@
+"""A saved folder reads in a process that does not have the package."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_recognizer import lines, tiny_recognizer
+from transformers import AutoModelForTextRecognition, AutoProcessor, pipeline
+
+from hf_ocr.bundle import save_bundle
+from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
+
+WITHOUT_THE_PACKAGE = """
+import json, sys
+sys.modules["hf_ocr"] = None
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import (AutoConfig, AutoImageProcessor, AutoModel, AutoModelForTextRecognition, AutoProcessor,
+                          AutoTokenizer, pipeline)
+
+folder, images, out = sys.argv[1], sys.argv[2:-1], sys.argv[-1]
+autos = (AutoConfig, AutoModel, AutoModelForTextRecognition, AutoProcessor, AutoTokenizer, AutoImageProcessor)
+parts = {auto.__name__: auto.from_pretrained(folder, trust_remote_code=True) for auto in autos}
+inputs = parts["AutoProcessor"](images=images, return_tensors="pt")
+with torch.no_grad():
+    logits = parts["AutoModelForTextRecognition"](**inputs).logits
+save_file({"logits": logits.contiguous()}, out + "/logits.safetensors")
+read = pipeline("image-to-text", model=folder, trust_remote_code=True, dtype=torch.float32, device="cpu")
+by_itself = pipeline(model=folder, trust_remote_code=True, dtype=torch.float32, device="cpu")
+results = read(images, return_scores=True, return_boxes="char")
+assert results == by_itself(images, return_scores=True, return_boxes="char")
+ids = parts["AutoTokenizer"]("abc")["input_ids"]
+parts["AutoModelForTextRecognition"].save_pretrained(out + "/model_and_processor")
+parts["AutoProcessor"].save_pretrained(out + "/model_and_processor")
+read.save_pretrained(out + "/pipeline")
+print(json.dumps({
+    "classes": {name: type(part).__module__ for name, part in {**parts, "pipeline": read}.items()},
+    "results": results,
+    "ids": ids,
+}))
+"""
+
+
+def run(program, *arguments, cache):
+    """In a process of its own, offline, without any path to the package."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(cache)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True, text=True, env=environment, cwd=cache, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    paths = []
+    for index, image in enumerate(lines(4)):
+        paths.append(folder / f"{index}.png")
+        image.save(paths[-1])
+    return [str(path) for path in paths]
+
+
+@pytest.mark.parametrize("writer", ["save_pretrained", "save_bundle", "pipeline"])
+def test_a_saved_folder_reads_without_the_package_and_so_does_what_is_saved_from_there(writer, images, tmp_path):
+    model, processor = tiny_recognizer()
+    folder, cache, out = tmp_path / "folder", tmp_path / "cache", tmp_path / "out"
+    cache.mkdir(), out.mkdir()
+    read = pipeline("image-to-text", model=model, processor=processor, device="cpu", dtype=torch.float32)
+    if writer == "save_bundle":
+        save_bundle(model, processor, folder)
+    elif writer == "pipeline":
+        read.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+
+    found = run(WITHOUT_THE_PACKAGE, folder, *images, out, cache=cache)
+
+    assert all(module.startswith("transformers_modules.") for module in found["classes"].values()), found["classes"]
+    assert found["results"] == json.loads(json.dumps(read(images, return_scores=True, return_boxes="char")))
+    assert found["ids"] == processor.tokenizer("abc")["input_ids"]
+    with torch.no_grad():
+        logits = model(**processor(images=images, return_tensors="pt")).logits
+    assert torch.equal(load_file(out / "logits.safetensors")["logits"], logits)
+    if writer != "save_pretrained":
+        return
+    for again in ("model_and_processor", "pipeline"):
+        (out / again / "again").mkdir()
+        second = run(WITHOUT_THE_PACKAGE, out / again, *images, out / again / "again", cache=cache)
+        assert second["results"] == found["results"]
+
+
+def test_with_the_package_the_folder_needs_no_trust_and_asks_for_none(images, tmp_path):
+    model, processor = tiny_recognizer()
+    save_bundle(model, processor, tmp_path / "folder")
+    program = """
+import json, sys
+import hf_ocr
+from transformers import pipeline
+texts = []
+for trust in (None, False):
+    read = pipeline("image-to-text", model=sys.argv[1], trust_remote_code=trust)
+    assert type(read).__module__ == "hf_ocr.models.pipeline_text_recognition"
+    assert type(read.model).__module__ == "hf_ocr.models.modeling_crnn"
+    texts.append(read(sys.argv[2:]))
+assert texts[0] == texts[1]
+print(json.dumps(texts[0]))
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "folder"), *images],
+        capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(json.loads(done.stdout)) == len(images)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_saving_leaves_the_model_as_it_was(tmp_path):
+    model, processor = tiny_recognizer()
+    save_bundle(model, processor, tmp_path)
+    assert not hasattr(model.config, "custom_pipelines")
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert list(saved["custom_pipelines"]) == ["image-to-text"]
+    assert "default" not in saved["custom_pipelines"]["image-to-text"]
+    assert str(tmp_path) not in "".join(path.read_text() for path in tmp_path.glob("*.json"))
+    # an object with its own configuration needs no trust either
+    parts = {"tokenizer": processor.tokenizer, "image_processor": processor.image_processor}
+    assert pipeline("image-to-text", model=model, config=model.config, **parts)(lines(1))
+
+
+def test_half_the_bytes_load_in_the_models_own_type(images, tmp_path):
+    model, processor = tiny_recognizer()
+    save_bundle(model, processor, tmp_path / "whole")
+    save_bundle(model, processor, tmp_path / "half", weights_dtype=torch.float16)
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()} == {torch.float16}
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.7 * sizes[1]
+    assert model.dtype == torch.float32
+    again = AutoModelForTextRecognition.from_pretrained(tmp_path / "half")
+    assert again.dtype == torch.float32
+    for name, tensor in again.state_dict().items():
+        torch.testing.assert_close(tensor, model.state_dict()[name], atol=1e-2, rtol=1e-3)
+
+
+def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path):
+    model, processor = tiny_recognizer()
+    with torch.no_grad():
+        model.classifier.bias[0] = 1e6
+    with pytest.raises(ValueError, match=r"float16 cannot hold classifier\.bias"):
+        save_bundle(model, processor, tmp_path, weights_dtype=torch.float16)
+
+
+def test_an_alphabet_that_does_not_fit_is_refused(tmp_path):
+    model, processor = tiny_recognizer()
+    other = TextRecognitionProcessor(processor.image_processor, CharacterTokenizer.from_alphabet("abc"))
+    with pytest.raises(ValueError, match="4 symbols in the tokenizer, 22 outputs in the head"):
+        save_bundle(model, other, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bare_model_is_saved_without_a_pipeline_it_could_not_serve(tmp_path):
+    model, processor = tiny_recognizer()
+    model.crnn.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["auto_map"]["AutoModel"] == "modeling_crnn.CrnnModel"
+    assert "custom_pipelines" not in saved
+    assert isinstance(AutoProcessor.from_pretrained(tmp_path), TextRecognitionProcessor)

@@ -1,0 +1,142 @@
+import re
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_ocr.card import render_card, write_card
+from hf_ocr.evaluation import Prediction, report_on
+from hf_ocr.record import DataFile, DataSource, Result, RunRecord, Speed
+from hf_ocr.report import report_to_dict
+
+BARE = RunRecord(name="tiny", description="A tiny reader.", model={"family": "crnn"})
+
+
+@pytest.fixture(scope="module")
+def record():
+    lines = [Prediction(0, "RM 12.90", "RM 12|9O", 0.5, 160, 32), Prediction(1, "total", "total", 0.9, 96, 32)]
+    return replace(
+        BARE,
+        model={
+            "family": "crnn",
+            "parameters": 2_916_000,
+            "dtype": "float16",
+            "alphabet": " !~`|aé€-",
+            "input": {"height": 40, "min_width": 64, "max_width": 4096, "num_channels": 1},
+        },
+        settings={"learning_rate": 0.0016, "batch|size": 64},
+        created="2026-01-02",
+        hours=3.25,
+        steps=13_349,
+        lines_seen=973_456,
+        hardware={"cpu": "A Processor", "cores": 2},
+        versions={"torch": "2.13.0"},
+        training_data=(
+            DataSource("receipts", "train", 15_421, "scanned receipts", "CC BY 4.0", (DataFile("r/t", 7, "ab" * 32),)),
+        ),
+        results=(Result("receipts", "test", report_to_dict(report_on(lines)), title="Receipt lines"),),
+        speed=(Speed("this model", "receipt lines", 812.4, "lines/s", "two cores, batch 64"),),
+        weights=(DataFile("tiny/model.safetensors", 5_832_000, "cd" * 32),),
+        languages=("en", "de"),
+        limits=("Handwriting is read badly.",),
+        command="accelerate launch train.py",
+        evaluation_command="python measure.py",
+    )
+
+
+def sections(card):
+    return re.findall(r"^## (.+)$", card.text, re.MULTILINE)
+
+
+def test_the_sections_of_a_full_record(record):
+    assert sections(render_card(record)) == [
+        "What it is",
+        "Use",
+        "Alphabet",
+        "Accepted input",
+        "Training data",
+        "Training",
+        "Results",
+        "Speed",
+        "Limits",
+        "How to reproduce",
+    ]
+
+
+def test_what_the_record_lacks_is_left_out():
+    card = render_card(BARE)
+    assert sections(card) == ["What it is", "Use", "Accepted input"]
+    assert not re.search(r"\d", card.text.replace("apache-2.0", "")), "no figure may come from anywhere but the record"
+    assert card.data.eval_results is None
+    assert card.data.metrics is None
+
+
+def test_metadata_survives_the_round_trip(record):
+    data = ModelCard(str(render_card(record))).data
+    assert data.license == "apache-2.0"
+    assert data.language == ["en", "de"]
+    assert data.library_name == "transformers"
+    assert data.pipeline_tag == "image-to-text"
+    assert data.metrics == ["exact_match", "cer", "wer"]
+    assert data.model_name == "tiny"
+    results = {result.metric_name: result for result in data.eval_results}
+    cer = results["CER ignoring case"]
+    assert (cer.metric_type, cer.metric_value) == ("cer", round(2 / 13, 6))
+    assert (cer.task_type, cer.dataset_type, cer.dataset_name, cer.dataset_split) == (
+        "image-to-text",
+        "receipts",
+        "Receipt lines",
+        "test",
+    )
+    assert results["exact, letters and digits"].metric_value == 0.5
+    assert len(results) == 5
+
+
+def test_figures_are_those_of_the_record(record):
+    text = render_card(record).text
+    (row,) = [line for line in text.splitlines() if line.startswith("| Receipt lines, test")]
+    figures = record.results[0].report["figures"]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1] == "2"
+    assert cells[2:] == [
+        f"{100 * f['value']:.2f} % [{100 * f['low']:.2f}, {100 * f['high']:.2f}]" for f in figures.values()
+    ]
+    assert cells[2].startswith("50.00 % [0.00, 100.00]")
+    assert "exact, letters and digits: lower-cased, all but a-z and 0-9 dropped" in text
+    assert "95 % percentile bootstrap" in text
+    for said in ("2,916,000", "5.8 MB", "3.25", "13,349", "973,456", "15,421", "CC BY 4.0", "812.4", "ab" * 32):
+        assert said in text
+    changed = replace(record, hours=7.75)
+    assert "7.75" in render_card(changed).text
+    assert "3.25" not in render_card(changed).text
+
+
+def test_tables_keep_their_columns_whatever_the_values(record):
+    blocks = re.findall(r"(?:^\|.*\|$\n?)+", render_card(record).text, re.MULTILINE)
+    assert len(blocks) >= 5
+    for block in blocks:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1, block
+
+
+def test_the_alphabet_is_shown_whole(record):
+    text = render_card(record).text
+    assert "9 characters" in text
+    assert "~~~~text\n!~`|aé€-\n~~~~" in text
+
+
+def test_use_is_three_lines_and_names_the_model_if_it_must(record):
+    shown = re.search(r"```python\n(.*?)```", render_card(record).text, re.DOTALL)[1].splitlines()
+    assert shown == [
+        "import hf_ocr",
+        "from transformers import pipeline",
+        'print(pipeline("image-to-text")("line.png"))',
+    ]
+    named = render_card(replace(record, load_as="me/tiny")).text
+    assert 'pipeline("image-to-text", model="me/tiny")("line.png")' in named
+
+
+def test_write_card_renders_beside_the_record(record, tmp_path):
+    path = write_card(record.save(tmp_path))
+    assert path == tmp_path / "tiny.md"
+    assert path.read_text(encoding="utf-8") == str(render_card(record))

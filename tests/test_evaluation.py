@@ -1,0 +1,147 @@
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from hf_ocr.evaluation import Prediction, evaluate, report_on
+from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
+from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
+from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
+from hf_ocr.models.reading import read_images
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
+
+
+def line(index, reference, prediction, width=320, height=32, score=0.5):
+    return Prediction(index, reference, prediction, score, width, height)
+
+
+# reference, prediction, crop: edits with case / without, right on 36 characters, px a character at height 32
+LINES = [
+    line(0, "Total 5", "total 5", 140, 40),  # 1 / 0, right, 16
+    line(1, "RM 12.90", "RM 12,9O", 64, 32),  # 2 / 2, wrong, 8
+    line(2, "Cafe\u0301", "Caf\u00e9", 40, 20),  # 0 / 0, right, 16
+    line(3, "abcdefghij", "abdefghijj", 1000, 100),  # 2 / 2, wrong, 32
+    line(4, "", "x", 10, 10),  # 1 / 1, wrong; in no bucket
+    line(5, "kk", "kk", 20, 80),  # upright: 0 / 0, right, 64
+]
+
+
+@pytest.fixture(scope="module")
+def report():
+    return report_on(LINES)
+
+
+def test_figures_are_those_counted_by_hand(report):
+    assert report.num_lines == 6
+    assert (report.exact.count, report.exact.total) == (3, 6)
+    assert (report.exact_raw.count, report.exact_raw.total) == (2, 6)
+    assert (report.cer.count, report.cer.total) == (6, 31)
+    assert (report.cer_ignoring_case.count, report.cer_ignoring_case.total) == (5, 31)
+    # Words: "Total", "12.90" and "abcdefghij" are wrong, and the empty reference got a word.
+    assert (report.wer.count, report.wer.total) == (4, 7)
+    assert report.figures == {
+        "exact": 0.5,
+        "exact_raw": 2 / 6,
+        "cer": 6 / 31,
+        "cer_ignoring_case": 5 / 31,
+        "wer": 4 / 7,
+    }
+
+
+def test_every_figure_has_an_interval_around_it(report):
+    for name in report.figures:
+        figure = getattr(report, name)
+        assert figure.low < figure.value < figure.high
+
+
+def test_predictions_are_kept_as_they_were(report):
+    assert report.predictions == tuple(LINES)
+    assert report.predictions[2].reference == "Cafe\u0301"
+
+
+def test_confusions_are_counted_by_character(report):
+    assert report.confusions.substitutions == {("T", "t"): 1, (".", ","): 1, ("0", "O"): 1}
+    assert report.confusions.insertions == {"j": 1, "x": 1}
+    assert report.confusions.deletions == {"c": 1}
+
+
+def test_buckets_by_length(report):
+    found = [(b.low, b.high, b.num_lines, b.exact.count, b.cer_ignoring_case.count) for b in report.by_length]
+    assert found == [(1, 5, 2, 2, 0), (5, 9, 2, 1, 2), (9, 17, 1, 0, 2)]
+
+
+def test_buckets_by_pixels_a_character(report):
+    found = [(b.low, b.high, b.num_lines, b.exact.count) for b in report.by_pixels]
+    assert found == [(8, 11, 1, 0), (14, 18, 2, 2), (18, None, 2, 1)]
+
+
+def test_a_single_upright_character_is_not_turned():
+    (bucket,) = report_on([line(0, "I", "I", 10, 40)]).by_pixels
+    assert (bucket.low, bucket.high) == (8, 11)
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    torch.manual_seed(0)
+    tokenizer = CharacterTokenizer.from_alphabet("abcdefgh")
+    config = CrnnConfig.small(image_height=32, vocab_size=len(tokenizer), lstm_hidden_size=8)
+    processor = TextRecognitionProcessor(TextLineImageProcessor(height=32), tokenizer)
+    model = CrnnForTextRecognition(config)
+    # As they are, untrained weights read nothing; larger ones give most images a text of its own.
+    for parameter in model.crnn.lstms.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    torch.nn.init.normal_(model.classifier.weight, std=2)
+    return model, processor
+
+
+@pytest.fixture(scope="module")
+def images():
+    font = ImageFont.load_default(24)
+    drawn = []
+    for number in range(12):
+        image = Image.new("L", (60 + 15 * (number * 7 % 12), 32), 255)
+        ImageDraw.Draw(image).text((4, 2), f"{number * 7919} ab"[: 3 + number % 5] * 3, 0, font)
+        drawn.append(image)
+    return drawn
+
+
+def test_evaluate_keeps_rows_and_readings_together(recognizer, images):
+    readings = read_images(*recognizer, images, 4)
+    assert len({reading.text for reading in readings}) > 6
+    rows = [{"image": image, "text": reading.text} for image, reading in zip(images, readings, strict=True)]
+    rows[5]["text"] += "zz"
+    report = evaluate(*recognizer, iter(rows), batch_size=4)
+    assert [p.prediction for p in report.predictions] == [reading.text for reading in readings]
+    assert [p.score for p in report.predictions] == pytest.approx([reading.score for reading in readings])
+    assert [p.index for p in report.predictions] == list(range(12))
+    assert (report.exact.count, report.cer.count) == (11, 2)
+
+
+def test_rows_are_taken_in_pieces(recognizer, images):
+    # 1 x 32 lines a piece: 80 rows are three pieces, of which the last is broken.
+    rows = [{"image": images[i % 12], "text": "a"} for i in range(80)]
+    taken = []
+
+    def stream():
+        for number, row in enumerate(rows):
+            taken.append(number)
+            yield row if number < 40 else {"image": row["image"], "text": None}
+
+    with pytest.raises(ValueError, match="Row 40: 'text' is None"):
+        evaluate(*recognizer, stream(), batch_size=1)
+    assert len(taken) == 64
+    one_by_one, together = (evaluate(*recognizer, rows[:40], batch_size=size) for size in (1, 64))
+    assert one_by_one.figures == together.figures
+    assert [p.index for p in one_by_one.predictions] == list(range(40))
+    texts = [p.prediction for p in one_by_one.predictions]
+    assert texts == [p.prediction for p in together.predictions]
+    assert texts[:12] * 3 == texts[:36]
+
+
+def test_rows_that_cannot_be_measured_are_refused(recognizer, images):
+    with pytest.raises(ValueError, match="no rows"):
+        evaluate(*recognizer, [])
+    with pytest.raises(ValueError, match=r"Row 1: 'image' is 'line\.png'"):
+        evaluate(*recognizer, [{"image": images[0], "text": "a"}, {"image": "line.png", "text": "a"}])
+    with pytest.raises(ValueError, match="length 0 in all"):
+        evaluate(*recognizer, [{"image": images[0], "text": " "}])

@@ -1,0 +1,98 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_ocr.evaluation import Prediction, report_on
+from hf_ocr.report import contact_sheet, report_to_dict, report_to_table, worst_lines
+
+LINES = [
+    Prediction(0, "Total", "total", 0.9, 100, 20),
+    Prediction(1, "RM 12.90", "RM 12,90", 0.4, 160, 20),
+    Prediction(2, "ab", "xy", 0.3, 40, 20),
+    Prediction(3, "cd", "zw", 0.8, 40, 20),
+    Prediction(4, "", "", 1.0, 40, 20),
+]
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
+
+
+@pytest.fixture(scope="module")
+def report():
+    return report_on(LINES)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return [{"image": Image.new("RGB", (p.width, p.height), colour)} for p, colour in zip(LINES, COLOURS, strict=True)]
+
+
+def test_the_table_gives_figures_in_percent_with_interval_and_protocol(report):
+    table = report_to_table(report)
+    # 36 characters: "total" and "rm1290" are right, and so is the empty line: 3 of 5. CER: 6 edits of 17 characters.
+    assert "5 lines" in table
+    (exact,) = [row for row in table.splitlines() if row.startswith("exact, letters and digits")]
+    assert " 60.00 % [" in exact
+    assert "all but a-z and 0-9 dropped" in exact
+    (cer,) = [row for row in table.splitlines() if row.startswith("CER   ")]
+    assert f"{100 * 6 / 17:.2f} % [" in cer
+    assert "'T' > 't' 1" in table
+
+
+def test_the_dictionary_survives_json_and_holds_the_counts(report):
+    content = report_to_dict(report)
+    assert json.loads(json.dumps(content)) == content
+    assert content["num_lines"] == 5
+    figure = content["figures"]["cer_ignoring_case"]
+    assert (figure["count"], figure["total"], figure["value"]) == (5, 17, round(5 / 17, 6))
+    assert figure["low"] < figure["value"] < figure["high"]
+    assert "seed 0" in content["interval"]
+    assert ["T", "t", 1] in content["confusions"]["substitutions"]
+    assert "predictions" not in content
+    kept = report_to_dict(report, with_predictions=True)["predictions"]
+    assert kept[1] == {"index": 1, "reference": "RM 12.90", "prediction": "RM 12,90", "score": 0.4}
+
+
+def test_confusions_are_cut_at_the_most_frequent():
+    lines = [Prediction(i, "mmmi", "nnnl", 1.0, 64, 32) for i in range(3)]
+    content = report_to_dict(report_on(lines), num_confusions=1)
+    assert content["confusions"]["substitutions"] == [["m", "n", 9]]
+
+
+def test_worst_lines_by_edits_a_character_then_by_confidence(report):
+    assert [p.index for p in worst_lines(report)] == [3, 2, 1]
+    assert [p.index for p in worst_lines(report, 1)] == [3]
+
+
+def test_the_contact_sheet_shows_the_worst_crops_in_order_with_text_below(report, rows):
+    sheet = np.asarray(contact_sheet(report, rows))
+
+    def top_left(colour):
+        found = np.argwhere((sheet == colour).all(-1))
+        return tuple(found.min(0)) if len(found) else None
+
+    assert sheet.shape[1] == 960
+    yellow, blue, green = (top_left(COLOURS[i]) for i in (3, 2, 1))
+    assert yellow[0] == blue[0] < green[0]
+    assert yellow[1] == green[1] < blue[1]
+    # Lines that were read rightly but for the case have no place on it.
+    assert top_left(COLOURS[0]) is None
+    assert top_left(COLOURS[4]) is None
+    below = sheet[yellow[0] + 64 : yellow[0] + 64 + 48, :480]
+    assert (below.sum(-1) < 150).sum() > 20, "the reference in black"
+    red = (below[..., 0] > 150) & (below[..., 1] < 80)
+    assert red.sum() > 20, "what was read in red"
+
+
+def test_the_contact_sheet_keeps_long_texts_in_their_cell():
+    lines = [Prediction(0, "m" * 200, "w" * 200, 0.1, 3000, 20), Prediction(1, "a", "b", 0.1, 20, 20)]
+    rows = [{"image": Image.new("L", (p.width, p.height), 200)} for p in lines]
+    sheet = np.asarray(contact_sheet(report_on(lines), rows, num_lines=1, columns=2))
+    assert (sheet[:, :480] < 100).any()
+    assert (sheet[:, 480:] == 255).all()
+
+
+def test_the_contact_sheet_of_a_faultless_reading_says_so():
+    report = report_on([Prediction(0, "a", "a", 1.0, 20, 20)])
+    sheet = np.asarray(contact_sheet(report, []))
+    assert (sheet < 100).any()

@@ -1,0 +1,59 @@
+import unicodedata
+
+import pytest
+
+from hf_ocr.text import (
+    CHARSET_36,
+    CHARSET_62,
+    CHARSET_94,
+    LATIN_ALPHABET,
+    alphanumerics,
+    ignore_case,
+    lower_alphanumerics,
+    normalise,
+    printable_ascii,
+)
+
+
+def test_the_alphabet_holds_what_it_promises_once_in_nfc_and_sorted():
+    assert list(LATIN_ALPHABET) == sorted(set(LATIN_ALPHABET))
+    assert all(unicodedata.normalize("NFC", character) == character for character in LATIN_ALPHABET)
+    assert LATIN_ALPHABET.isprintable()
+    promised = [chr(code) for code in range(0x20, 0x7F)]
+    promised += [chr(code) for code in range(0xC0, 0x180)]
+    promised += "€“”‘’„‚«»‹›–—…•†‡™£§°ßẞȚț"
+    assert not set(promised) - set(LATIN_ALPHABET)
+    assert len(LATIN_ALPHABET) == 340
+
+
+def test_the_alphabet_leaves_out_what_an_image_cannot_tell():
+    assert not {"\u00a0", "\u00ad", "\u2003", "\u2011"} & set(LATIN_ALPHABET)
+
+
+def test_normalise_composes_and_collapses_white_space():
+    assert normalise("  Cafe\u0301\u00a0 au\tlait\n") == "Caf\u00e9 au lait"
+
+
+def test_ignoring_case_keeps_the_length():
+    assert ignore_case("STRASSE  Straße É") == "strasse straße é"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [(lower_alphanumerics, "rm1290cafs"), (alphanumerics, "RM1290Cafs"), (printable_ascii, "RM12.90Caf,s!")],
+)
+def test_charset_protocols_drop_accents_in_every_form(protocol, expected, form):
+    text = unicodedata.normalize(form, "RM 12.90\u00a0Caf\u00e9, s! \u00a3")
+    assert protocol(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("protocol", "charset"),
+    [(lower_alphanumerics, CHARSET_36), (alphanumerics, CHARSET_62), (printable_ascii, CHARSET_94)],
+)
+def test_charset_protocols_give_their_charset(protocol, charset):
+    everything = "".join(map(chr, range(0x20, 0x3000)))
+    assert set(protocol(everything)) == set(charset)
+    assert protocol(charset) == charset
+    assert len(charset) == len(set(charset))

@@ -1,0 +1,104 @@
+"""The loop: it learns, a killed run goes on exactly, a crash while saving costs nothing."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from hf_ocr.checkpointing import list_checkpoints, save_checkpoint
+from hf_ocr.data.batches import LineChunks, Source
+from hf_ocr.evaluation import evaluate
+from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
+from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
+from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
+from hf_ocr.training import TrainingConfig, train
+
+WORDS = ["cat", "hello", "noon", "label", "1024", "tree", "off", "zone"]
+
+
+def rendered(text):
+    image = Image.new("L", (14 * len(text) + 20, 32), 255)
+    ImageDraw.Draw(image).text((8, 4), text, fill=0, font=ImageFont.load_default(22))
+    return {"image": image, "text": text}
+
+
+def shifted(image, generator):
+    return Image.fromarray(np.roll(np.asarray(image), int(generator.integers(-3, 4)), axis=1))
+
+
+def parts():
+    processor = TextRecognitionProcessor(
+        image_processor=TextLineImageProcessor(height=32),
+        tokenizer=CharacterTokenizer.from_alphabet(sorted(set("".join(WORDS)))),
+    )
+    torch.manual_seed(0)
+    config = CrnnConfig.small(
+        vocab_size=len(processor.tokenizer), image_height=32, conv_channels=[8, 16, 16, 16, 24, 24, 32, 32],
+        lstm_hidden_size=32,
+    )  # fmt: skip
+    rows = [rendered(word) for word in WORDS]
+    chunks = LineChunks([Source(rows, augment=shifted)], processor, lines_per_chunk=16, batches_per_chunk=2)
+    return CrnnForTextRecognition(config), processor, chunks, rows
+
+
+def settings(folder, **kwargs):
+    values = {"output_dir": str(folder), "max_steps": 12, "eval_steps": 1000, "save_steps": 4, "average_decay": 0.9}
+    return TrainingConfig(**(values | kwargs))
+
+
+def test_it_learns_eight_words_and_logs(tmp_path):
+    model, processor, chunks, rows = parts()
+    config = settings(tmp_path, max_steps=160, eval_steps=80, save_steps=80, learning_rate=4e-3)
+    average = train(model, processor, chunks, config, lambda average: {"words": evaluate(average, processor, rows)})
+    assert evaluate(average, processor, rows).cer_raw.value == 0
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == [80, 160]
+    assert entries[-1]["words_exact"] == 1 and entries[-1]["words_cer"] == 0
+    loaded = CrnnForTextRecognition.from_pretrained(tmp_path / "final")
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), average.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("stop", [4, 8])
+def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, stop):
+    whole = train(*parts()[:3], settings(tmp_path / "whole"))
+
+    class Stop(Exception):
+        pass
+
+    def interrupt(average):
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(*parts()[:3], settings(tmp_path / "parts", eval_steps=stop), interrupt)
+    torch.manual_seed(99)  # another process would have another random state
+    resumed = train(*parts()[:3], settings(tmp_path / "parts"))
+    for (name, a), (_, b) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_crash_while_saving_leaves_the_older_checkpoint(tmp_path):
+    model, processor, chunks, _ = parts()
+    train(model, processor, chunks, settings(tmp_path))
+    before = [path.name for path in list_checkpoints(tmp_path)]
+    assert before == ["checkpoint-8", "checkpoint-12"]
+
+    class Unwritable:
+        def state_dict(self):
+            raise OSError("No space left on device")
+
+    optimizer = torch.optim.AdamW(model.parameters())
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(tmp_path, 16, model, model, optimizer, Unwritable(), {})
+    assert [path.name for path in list_checkpoints(tmp_path)] == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    model, processor, chunks, _ = parts()
+    with torch.no_grad():
+        model.classifier.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="the loss is nan"):
+        train(model, processor, chunks, settings(tmp_path))
