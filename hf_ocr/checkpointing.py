@@ -41,12 +41,15 @@ def save_checkpoint(
     save_file(_contiguous(average.state_dict()), partial / "average.safetensors")
     moments, settings = _flatten(optimizer.state_dict())
     save_file(moments, partial / "optimizer.safetensors")
-    save_file(_random_tensors(), partial / "random.safetensors")
+    numpy_state = np.random.get_state(legacy=False)
+    key = torch.from_numpy(numpy_state["state"].pop("key"))
+    save_file({"numpy": key, **_random_tensors()}, partial / "random.safetensors")
     state = {
         "step": step,
         "scheduler": scheduler.state_dict(),
         "optimizer": settings,
         "python_random": random.getstate(),
+        "numpy_random": numpy_state,
         "progress": progress,
     }
     (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
@@ -86,8 +89,9 @@ def load_checkpoint(
     for device in range(torch.cuda.device_count()):
         if f"cuda.{device}" in tensors:
             torch.cuda.set_rng_state(tensors[f"cuda.{device}"], device)
-    kind, _, position, has_gauss, cached = np.random.get_state()
-    np.random.set_state((kind, tensors["numpy"].numpy(), int(tensors["numpy_position"]), has_gauss, cached))
+    numpy_state = state["numpy_random"]
+    numpy_state["state"] = {"key": tensors["numpy"].numpy(), **numpy_state["state"]}
+    np.random.set_state(numpy_state)
     version, numbers, gauss = state["python_random"]
     random.setstate((version, tuple(numbers), gauss))
     return state["step"], state["progress"]
@@ -98,12 +102,7 @@ def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _random_tensors() -> dict[str, torch.Tensor]:
-    _, numbers, position, _, _ = np.random.get_state()
-    tensors = {
-        "torch": torch.get_rng_state(),
-        "numpy": torch.from_numpy(np.asarray(numbers).copy()),
-        "numpy_position": torch.tensor(position),
-    }
+    tensors = {"torch": torch.get_rng_state()}
     for device in range(torch.cuda.device_count()):
         tensors[f"cuda.{device}"] = torch.cuda.get_rng_state(device)
     return tensors

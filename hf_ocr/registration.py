@@ -46,6 +46,7 @@ class ImageToTextPipeline:
     _load_video_processor = False
 
     def __new__(cls, model: Any, task: str, **kwargs: Any) -> Any:
+        """The pipeline for this model."""
         parts = (kwargs.get("processor"), kwargs.get("tokenizer"))
         chats = any(getattr(part, "chat_template", None) is not None for part in parts)
         encoder_decoder = model.config.is_encoder_decoder or model.config.model_type == "vision-encoder-decoder"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import get_cosine_with_min_lr_schedule_with_warmup
+from transformers import PreTrainedModel, get_cosine_with_min_lr_schedule_with_warmup
 
 from hf_ocr.checkpointing import list_checkpoints, load_checkpoint, save_checkpoint
 from hf_ocr.data.batches import LineChunks
@@ -66,7 +66,7 @@ def train(
         model: a recognizer; `forward(**batch)` gives `.loss`.
         processor: saved beside the final weights.
         chunks: the data; `rank` and `world` must be this process's.
-        evaluate_average: called with the averaged weights every `eval_steps`; a report for each validation set, by name.
+        evaluate_average: called with the averaged weights every `eval_steps`; gives a report for each validation set.
 
     Returns:
         The averaged model, also saved with its processor in `output_dir/final`.
@@ -84,16 +84,14 @@ def train(
     )
     average.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    step, seconds = 0, 0.0
+    step, progress = 0, {"seconds": 0.0, "lines": 0, "skipped": 0}
     if checkpoints := list_checkpoints(output):
         step, progress = load_checkpoint(checkpoints[-1], model, average, optimizer, scheduler)
-        seconds = progress["seconds"]
-    started = time.monotonic() - seconds
+    started = time.monotonic() - progress["seconds"]
     batches = _batches_from(chunks, step, config.dataloader_num_workers)
     bar = tqdm(total=config.max_steps, initial=step, disable=None if accelerator.is_main_process else True)
     model.train()
     losses: list[float] = []
-    lines = skipped = 0
     while step < config.max_steps:
         batch = {name: tensor.to(accelerator.device) for name, tensor in next(batches).items()}
         outputs = wrapped(**batch)
@@ -110,24 +108,22 @@ def train(
         average.update_parameters(model)
         step += 1
         losses.append(outputs.loss.item())
-        lines += len(batch["labels"])
-        skipped += int(outputs.skipped)
+        progress["lines"] += len(batch["labels"])
+        progress["skipped"] += int(outputs.skipped)
+        progress["seconds"] = round(time.monotonic() - started, 1)
         bar.update()
         if step % 50 == 0:
             bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.3f}")
         last = step == config.max_steps
         if step % config.save_steps == 0 or last:
             if accelerator.is_main_process:
-                progress = {"seconds": time.monotonic() - started}
                 save_checkpoint(output, step, model, average, optimizer, scheduler, progress)
         if evaluate_average is not None and (step % config.eval_steps == 0 or last) and accelerator.is_main_process:
             entry = {
                 "step": step,
-                "seconds": round(time.monotonic() - started, 1),
+                **progress,
                 "loss": round(sum(losses) / len(losses), 4),
                 "learning_rate": scheduler.get_last_lr()[0],
-                "lines": lines,
-                "skipped": skipped,
             }
             for name, report in evaluate_average(average.module).items():
                 entry[f"{name}_exact"] = round(report.exact.value, 4)
@@ -135,10 +131,10 @@ def train(
             losses.clear()
             with (output / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
-            bar.set_postfix(entry)
+            bar.set_postfix({name: entry[name] for name in entry if name == "loss" or name.endswith("_cer")})
     bar.close()
     if accelerator.is_main_process:
-        average.module.save_pretrained(output / "final")
+        cast(PreTrainedModel, average.module).save_pretrained(output / "final")
         processor.save_pretrained(output / "final")
     return average.module
 

@@ -1,12 +1,14 @@
 """Trains the shipped checkpoint crnn-small-latin."""
 
 import argparse
+import json
 import zlib
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
-from datasets import Dataset, Image, concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import LineChunks, Source
@@ -22,21 +24,22 @@ from hf_ocr.text import LATIN_ALPHABET
 from hf_ocr.training import TrainingConfig, train
 
 
+def is_held_back(source: str) -> bool:
+    """One word in ten, the words of one IIIT5K picture together (the part of the name before "_")."""
+    name = source.rsplit("/", 1)[-1]
+    return zlib.crc32((name.split("_")[0] if "IIIT5K" in source else source).encode()) % 10 == 0
+
+
 def real_lines(data: Path, held_back: bool) -> dict[str, Dataset]:
     """The training files, or the tenth of the words (by source picture) that is held back for validation."""
     parts = {}
     sroie = Dataset.from_parquet(str(data / "sroie_lines" / ("validation.parquet" if held_back else "train.parquet")))
-    # The annotation is upper case whatever the print; where the case of the print is unknown it would teach the wrong one.
+    # The annotation is upper case whatever the print: where the print's case is unknown it would teach the wrong one.
     sroie = sroie.filter(lambda text: text is not None, input_columns="text_cased")
     parts["sroie"] = sroie.select_columns(["image", "text_cased"]).rename_column("text_cased", "text")
     for name in ("iiit5k", "icdar2015_words"):
         rows = Dataset.from_parquet(str(data / name / "train.parquet"))
-        rows = rows.filter(
-            lambda source: (zlib.crc32(source.rsplit("/", 1)[-1].split("_")[0].encode()) % 10 == 0) == held_back
-            if "IIIT5K" in source
-            else (zlib.crc32(source.encode()) % 10 == 0) == held_back,
-            input_columns="source",
-        )
+        rows = rows.filter(lambda source: is_held_back(source) == held_back, input_columns="source")
         parts[name] = rows.select_columns(["image", "text"])
     return parts
 
@@ -114,6 +117,10 @@ def main() -> None:
         dataloader_num_workers=arguments.num_workers,
         seed=arguments.seed,
     )
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    settings = {**asdict(config), "styles": styles, "real_share": real_share, "max_width": 640}
+    del settings["output_dir"]
+    (arguments.output_dir / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
     train(model, processor, chunks, config, validate)
 
 

@@ -54,7 +54,7 @@ def test_it_learns_eight_words_and_logs(tmp_path):
     model, processor, chunks, rows = parts()
     config = settings(tmp_path, max_steps=160, eval_steps=80, save_steps=80, learning_rate=4e-3)
     average = train(model, processor, chunks, config, lambda average: {"words": evaluate(average, processor, rows)})
-    assert evaluate(average, processor, rows).cer_raw.value == 0
+    assert evaluate(average, processor, rows).cer.value == 0
     entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in entries] == [80, 160]
     assert entries[-1]["words_exact"] == 1 and entries[-1]["words_cer"] == 0
@@ -66,13 +66,13 @@ def test_it_learns_eight_words_and_logs(tmp_path):
 def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, stop):
     whole = train(*parts()[:3], settings(tmp_path / "whole"))
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def interrupt(average):
-        raise Stop
+        raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(*parts()[:3], settings(tmp_path / "parts", eval_steps=stop), interrupt)
     torch.manual_seed(99)  # another process would have another random state
     resumed = train(*parts()[:3], settings(tmp_path / "parts"))

@@ -1,4 +1,4 @@
-"""Models of transformers itself, built small: an encoder-decoder as TrOCR is, and a vision-language model that chats."""
+"""Models of transformers itself, built small: an encoder-decoder as TrOCR is, and a model that chats about images."""
 
 from pathlib import Path
 

@@ -33,7 +33,10 @@ def run(options: argparse.Namespace) -> int:
     """Print; a model that cannot be loaded ends the command with its error, below what could be said."""
     print("versions     " + ", ".join(f"{package} {version}" for package, version in versions().items()))
     machine = hardware()
-    print(f"machine      {machine['cpu']}, {machine['cores']} cores, " + ", ".join(machine.get("accelerators", ["no GPU"])))
+    print(
+        f"machine      {machine['cpu']}, {machine['cores']} cores, "
+        + ", ".join(machine.get("accelerators", ["no GPU"]))
+    )
     for folder in shipped_checkpoints():
         print(f"checkpoint   {folder.name}: {_size(folder):.1f} MB, an alphabet of {_alphabet_size(folder)} characters")
     reader = load_reader(options.model)

@@ -84,7 +84,9 @@ def one_line(error: BaseException) -> str:
 
 def reading_dtype(reader: Any) -> torch.dtype:
     """The type of number that this pipeline computes in on its device."""
-    return next(reader._reading_model().parameters()).dtype if hasattr(reader.model, "recognize") else reader.model.dtype
+    return (
+        next(reader._reading_model().parameters()).dtype if hasattr(reader.model, "recognize") else reader.model.dtype
+    )
 
 
 def _check_tensors(folder: Path, model: Any) -> None:

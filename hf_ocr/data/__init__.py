@@ -1,0 +1,1 @@
+"""Rows of text lines: readers, batches, augmentation, rendering."""

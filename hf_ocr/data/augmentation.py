@@ -1,7 +1,7 @@
 """Changes of a grey line or word image that leave its text readable: the parts, and `augment`, which draws among them.
 
-The parts are functions of an image and plain numbers; they are shared with the synthetic lines. All take and give 8-bit grey
-Pillow images (mode "L"). Coordinates are continuous pixels: the first pixel covers [0, 1).
+The parts are functions of an image and plain numbers; they are shared with the synthetic lines. All take and give 8-bit
+grey Pillow images (mode "L"). Coordinates are continuous pixels: the first pixel covers [0, 1).
 """
 
 import io
@@ -35,7 +35,10 @@ def _white_noise() -> np.ndarray:
 
 
 def noise_field(height: int, width: int, rng: random.Random) -> np.ndarray:
-    """Unit white noise, float32 (height, width): a window of one fixed tile, turned at random (drawing anew costs ten times more)."""
+    """Unit white noise, float32 (height, width).
+
+    A window of one fixed tile, mirrored at random: drawing it anew would cost ten times as much.
+    """
     tile = _white_noise()
     if height <= _TILE and width <= _TILE:
         top, left = rng.randrange(_TILE - height + 1), rng.randrange(_TILE - width + 1)
@@ -107,11 +110,12 @@ def contrast(image: Image.Image, gain: float = 1.0, bias: float = 0.0, gamma: fl
 
 def cut_out(image: Image.Image, rng: random.Random, count: int = 1) -> Image.Image:
     """`count` small spots or thin stripes (at most a tenth of the height wide) filled with a grey of the image."""
+    pixels = np.asarray(image)
     image = image.copy()
     width, height = image.size
     thin = max(1, round(height * 0.09))
     for _ in range(count):
-        grey = image.getpixel((rng.randrange(width), rng.randrange(height)))
+        grey = int(pixels[rng.randrange(height), rng.randrange(width)])
         if rng.random() < 0.5:
             w, h = rng.randint(1, thin), rng.randint(1, height)
         else:
@@ -154,8 +158,8 @@ def homography(
 ) -> np.ndarray:
     """A homography about the middle of a width x height box, float64 (3, 3).
 
-    In order: horizontal stretch and scale, shear (px right per px up), perspective (`tilt_x`, `tilt_y`: how much smaller the
-    right or lower side is than the middle, as a part of 1), rotation by `angle` degrees, counter-clockwise as seen.
+    In order: horizontal stretch and scale, shear (px right per px up), perspective (`tilt_x`, `tilt_y`: how much
+    smaller the right or lower side is than the middle, as a part of 1), rotation by `angle` degrees, counter-clockwise.
     """
     turn = math.radians(angle)
     cos, sin = math.cos(turn), math.sin(turn)
@@ -192,7 +196,8 @@ def augment(image: Image.Image, rng: np.random.Generator, kind: Literal["line", 
     if kind not in ("line", "word"):
         raise ValueError(f"kind is {kind!r}, expected 'line' or 'word'.")
     draw = random.Random(int(rng.integers(1 << 62)))
-    if draw.random() < 0.15:
+    original = image
+    if draw.random() < 0.1:
         return image.copy()
     if draw.random() < 0.65:
         image = _moved(image, draw, kind)
@@ -201,27 +206,29 @@ def augment(image: Image.Image, rng: np.random.Generator, kind: Literal["line", 
     if draw.random() < 0.1:
         image = image.point(range(255, -1, -1))
     height = image.height
-    if draw.random() < 0.15:
-        # Not under 13 px: a box of 13 px holds letters of 6 to 9 px, the least that can be told apart.
-        least = min(1.0, 13.0 / height)
+    chance = draw.random()
+    if chance < 0.15:
+        # Not under 14 px: a box of 14 px holds letters of 7 to 10 px, the least that can be told apart.
+        least = min(1.0, 14.0 / height)
         image = lower_resolution(image, draw.uniform(max(0.4, least), 1.0), restore=draw.random() < 0.7)
-        height = image.height
-    if draw.random() < 0.2:
+    elif chance < 0.35:  # not both: either takes the finest detail that is left
         if draw.random() < 0.75:
             image = blur(image, draw.uniform(0.25, 0.9) * min(1.5, max(0.6, height / 32)))
         elif height > 20:
             image = motion_blur(image, draw.randint(2, 4), draw.uniform(0, 180))
     if draw.random() < 0.2:
-        image = add_noise(image, draw.uniform(2, 16), draw, draw.choice((1.0, 1.0, 2.0)))
+        # Faint print takes little noise.
+        deviation = draw.uniform(0.05, 0.35) * min(50.0, float(np.asarray(image).std()))
+        image = add_noise(image, deviation, draw, draw.choice((1.0, 1.0, 2.0)))
     if draw.random() < 0.08:
         image = cut_out(image, draw, draw.randint(1, 2))
     if draw.random() < 0.2:
         image = jpeg(image, draw.randint(25, 80))
-    return image
+    return image.copy() if image is original else image
 
 
 def _moved(image: Image.Image, draw: random.Random, kind: str) -> Image.Image:
-    """Stretch, rotation, shear, perspective and another cut, in one interpolation; what was outside repeats the edge."""
+    """Stretch, rotation, shear, perspective and another cut in one interpolation; the edges repeat outwards."""
     width, height = image.size
     # A line turns so little that its ends move by a quarter of its height.
     steepest = 8.0 if kind == "word" else min(3.0, math.degrees(math.atan2(0.5 * height, width)))

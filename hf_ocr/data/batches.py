@@ -96,7 +96,7 @@ class LineChunks(Dataset):
         order = np.argsort(widths, kind="stable")
         columns = np.cumsum(np.asarray(widths)[order])
         cuts = np.searchsorted(columns, np.arange(1, self.batches_per_chunk) * columns[-1] / self.batches_per_chunk)
-        batches = [part for part in np.split(order, cuts)]
+        batches = np.split(order, cuts)
         shuffle = np.random.default_rng([self.seed, 1, chunk]).permutation(len(batches))
         return [self._collate([rows[i] for i in batches[b]]) for b in shuffle]
 
@@ -124,7 +124,7 @@ class LineChunks(Dataset):
 
 
 @lru_cache(maxsize=16)
-def _order(seed: int, source: int, epoch: int, count: int) -> np.ndarray:
+def _order(seed: int, source: int, epoch: int, count: int) -> np.ndarray | range:
     if count > 10_000_000:  # rendered on demand: every row is new, no pass ever ends
         return range(count)
     return np.random.default_rng([seed, 3, source, epoch]).permutation(count)

@@ -1,4 +1,4 @@
-"""Font faces and word lists for synthetic lines: what a face can draw, which faces can be read, and a split by family."""
+"""Font faces and word lists for synthetic lines: what a face can draw, which can be read, a split by family."""
 
 import hashlib
 import logging
@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageFont
@@ -18,8 +18,8 @@ __all__ = ["FontFace", "find_fonts", "load_words", "split_families"]
 FaceKind = Literal["text", "mono", "display"]
 
 _PROBE_SIZE = 24
-# Parts of the letters and digits that are nearest to a usual form of the same one. Script and blackletter have about 0.5 to
-# 0.7, faces like print more than 0.8, pixel faces 0.65 and more.
+# Parts of the letters and digits that are nearest to a usual form of the same one. Script and blackletter have about
+# 0.5 to 0.7, faces like print more than 0.8, pixel faces 0.65 and more.
 _LEGIBLE = 0.5
 _TEXT_LIKE_PRINT = 0.78
 _MONO_LIKE_PRINT = 0.62
@@ -57,20 +57,22 @@ class FontFace:
 def find_fonts(folders: Iterable[str | Path] = ("/usr/share/fonts",), alphabet: str = LATIN_ALPHABET) -> list[FontFace]:
     """The usable faces of all .ttf, .otf, .ttc and .otc files under the folders, in the order of their paths.
 
-    Left out: files that do not open; faces that lack A-Z or most digits; symbol faces; letters on boxes; and faces
-    whose letters and digits are so far from those of the other faces found that a reader would have to guess. Lower-case
-    letters drawn as capitals are taken out of `codepoints`, so that no text is labelled in a case that cannot be seen. Takes about
-    15 ms a face.
+    Left out: files that do not open; faces that lack letters of A-Z; symbol faces; letters on boxes; ragged outlines
+    that take long to draw; and faces whose letters and digits are so far from the usual forms (found among all faces)
+    that a reader would have to guess. Lower-case letters drawn as capitals are taken out of `codepoints`, so that no
+    text is labelled in a case that cannot be seen. Takes about 15 ms a file.
 
     Raises:
         ValueError: a folder that does not exist, or no usable face.
         ImportError: without fontTools (extra `train`).
     """
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of every oddity of every file
     paths: set[Path] = set()
-    for folder in folders:
+    names = [str(folder) for folder in folders]
+    for folder in names:
         if not Path(folder).is_dir():
             raise ValueError(
-                f"{folder}: no such folder of fonts. Install fonts (on Debian: fonts-dejavu-core and others) or name another."
+                f"{folder}: no such folder of fonts. Install fonts (Debian: fonts-dejavu-core, ...) or name another."
             )
         paths.update(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".ttf", ".otf", ".ttc", ".otc"))
     faces: list[FontFace] = []
@@ -83,42 +85,45 @@ def find_fonts(folders: Iterable[str | Path] = ("/usr/share/fonts",), alphabet: 
             shapes.append(shape)
     faces = _legible(faces, shapes)
     if not faces:
-        raise ValueError(
-            f"{len(paths)} font files in {[str(f) for f in folders]}, none with a readable Latin face. Install more fonts."
-        )
+        raise ValueError(f"{len(paths)} font files in {names}, none with a readable Latin face. Install more fonts.")
     return faces
 
 
 def _faces_of(path: Path, alphabet: str) -> list[tuple[FontFace, dict[str, np.ndarray]]]:
     from fontTools.ttLib import TTCollection, TTFont  # of the extra `train`; slow to import
 
-    logging.getLogger("fontTools").setLevel(logging.ERROR)
     found = []
     try:
-        if path.suffix.lower() in (".ttc", ".otc"):
-            fonts = list(TTCollection(path, lazy=True).fonts)
-        else:
-            fonts = [TTFont(path, lazy=True)]
-        for index, font in enumerate(fonts):
-            if not {"cmap", "name", "maxp"} <= set(font.keys()):
-                continue
-            outlines = font.reader.tables.get("glyf") if hasattr(font.reader, "tables") else None
-            if outlines is not None and outlines.length > _MAX_OUTLINE * font["maxp"].numGlyphs:
-                continue
-            names = font["name"]
-            family = names.getBestFamilyName() or path.stem
-            style = names.getBestSubFamilyName() or "Regular"
-            table = font.getBestCmap()  # None for symbol faces
-            if table is None:
-                continue
-            wanted = [c for c in alphabet if table.get(ord(c), ".notdef") != ".notdef"]
-            seen = _look_at(path, index, wanted)
-            if seen is not None:
-                codepoints, kind, shapes = seen
-                found.append((FontFace(str(path), index, family, style, codepoints, kind), shapes))
+        with path.open("rb") as file:
+            collection = path.suffix.lower() in (".ttc", ".otc")
+            fonts = TTCollection(file, lazy=True).fonts if collection else [TTFont(file, lazy=True)]
+            for index, font in enumerate(fonts):
+                face = _face(font, path, index, alphabet)
+                if face is not None:
+                    found.append(face)
     except Exception as error:  # font files are broken in endless ways, and one of them must not end the search
         logging.getLogger(__name__).debug("%s: left out, %s", path, error)
     return found
+
+
+def _face(font: Any, path: Path, index: int, alphabet: str) -> tuple[FontFace, dict[str, np.ndarray]] | None:
+    if not {"cmap", "name", "maxp"} <= set(font.keys()):
+        return None
+    # Numbers for names: reading the glyph names would take longer than everything else.
+    font.setGlyphOrder([".notdef", *map(str, range(1, font["maxp"].numGlyphs))])
+    outlines = font.reader.tables.get("glyf")
+    if outlines is not None and outlines.length > _MAX_OUTLINE * font["maxp"].numGlyphs:
+        return None
+    names = font["name"]
+    table = font.getBestCmap()
+    if table is None:  # a symbol face
+        return None
+    seen = _look_at(path, index, [c for c in alphabet if table.get(ord(c), ".notdef") != ".notdef"])
+    if seen is None:
+        return None
+    codepoints, kind, shapes = seen
+    family, style = names.getBestFamilyName() or path.stem, names.getBestSubFamilyName() or "Regular"
+    return FontFace(str(path), index, family, style, codepoints, kind), shapes
 
 
 def _look_at(
@@ -143,7 +148,7 @@ def _look_at(
         return None
     cap_height = float(np.median([height for _, _, height in capitals]))
     # White letters on black boxes: the full stop is as tall as a capital, or a thin letter is nearly all ink.
-    if "." in drawn and drawn["."][2] > 0.6 * cap_height or np.mean(drawn["L"][0]) > 0.72 * 255:
+    if ("." in drawn and drawn["."][2] > 0.6 * cap_height) or np.mean(drawn["L"][0]) > 0.72 * 255:
         return None
     kept = set(drawn)
     if _unicase(drawn):
@@ -166,7 +171,8 @@ def _look_at(
                 kept -= {c for c in same if len(unicodedata.normalize("NFD", c)) > 1}
     if len(kept & set(_DIGITS)) < 8:
         kept -= set(_DIGITS)
-    if " " in characters:
+    # Some faces give the space no width, or that of a page.
+    if " " in characters and 0.1 * _PROBE_SIZE < font.getlength(" ") < _PROBE_SIZE:
         kept.add(" ")
     complete = all(chr(code) in kept for code in range(0x21, 0x7F) if chr(code) not in "^`~|\\")
     advances = {round(font.getlength(c), 2) for c in "iWm.M0"} if complete else set()
@@ -180,7 +186,7 @@ def _same(one: tuple[np.ndarray, int, int], other: tuple[np.ndarray, int, int]) 
 
 
 def _unicase(drawn: Mapping[str, tuple[np.ndarray, int, int]]) -> bool:
-    """Whether the lower-case letters are capitals or small capitals: g, p, q and y without a descender, b, d, h, l no taller than a."""
+    """Whether the lower-case letters are (small) capitals: g, p, q, y do not descend, b, d, h, l equal a."""
     if not set("abdghlpqyx") <= set(drawn):
         return True
     bottom = drawn["x"][1] + drawn["x"][2]
@@ -247,7 +253,8 @@ def split_families(
 
     So a family keeps its side whatever other fonts are installed.
     """
-    train, held = [], []
+    train: list[FontFace] = []
+    held: list[FontFace] = []
     for face in faces:
         digest = hashlib.sha256(f"{seed}:{face.family.lower()}".encode()).digest()
         part = int.from_bytes(digest[:8], "big") / 2**64

@@ -8,7 +8,9 @@ from datasets import Dataset, Image, concatenate_datasets, load_dataset
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm"})
 
 
-def read_lines(source: str | Path | Sequence[str | Path], image_column: str = "image", text_column: str = "text") -> Dataset:
+def read_lines(
+    source: str | Path | Sequence[str | Path], image_column: str = "image", text_column: str = "text"
+) -> Dataset:
     """Text lines with their images; images are decoded when a row is taken.
 
     Args:
@@ -39,7 +41,9 @@ def read_lines(source: str | Path | Sequence[str | Path], image_column: str = "i
         image_column, text_column = "image", "text"
     for column in (image_column, text_column):
         if column not in rows.column_names:
-            raise ValueError(f"{path}: no column {column!r}, it has {rows.column_names}. Name the column that is meant.")
+            raise ValueError(
+                f"{path}: no column {column!r}, it has {rows.column_names}. Name the column that is meant."
+            )
     rows = rows.select_columns([image_column, text_column])
     if image_column != "image":
         rows = rows.rename_column(image_column, "image")
@@ -55,7 +59,9 @@ def _parquet(files: list[Path]) -> Dataset:
         with file.open("rb") as stream:
             magic = stream.read(4)
         if magic != b"PAR1":
-            raise ValueError(f"{file}: begins with {magic!r}, expected a parquet file. Give a parquet file or a folder.")
+            raise ValueError(
+                f"{file}: begins with {magic!r}, expected a parquet file. Give a parquet file or a folder."
+            )
     return Dataset.from_parquet([str(file) for file in files])
 
 

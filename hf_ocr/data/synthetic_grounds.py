@@ -1,4 +1,4 @@
-"""Grounds for synthetic lines: flat, shaded, rough or photograph-like grey images, cut from tiles that are drawn once."""
+"""Grounds for synthetic lines: flat, shaded, rough or photograph-like grey images, cut from tiles drawn once."""
 
 import math
 import random

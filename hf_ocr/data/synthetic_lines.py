@@ -1,8 +1,8 @@
 """Synthetic text lines and words, rendered when taken: row i is a function of (seed, i) alone.
 
-Four styles: "receipt" (thermal and matrix print, scanned), "document" (print and typewriting), "screen" (anti-aliased small type) and
-"scene" (signs and labels in photographs). A label holds exactly what is drawn, except that a wide gap between columns is one
-space. Text of neighbouring lines and words that shows at the edges is not in the label.
+Four styles: "receipt" (thermal and matrix print, scanned), "document" (print and typewriting), "screen" (small
+anti-aliased type) and "scene" (signs and labels in photographs). A label holds exactly what is drawn, except that a
+wide gap between columns is one space. Text of neighbouring lines and words that shows at the edges is not in the label.
 """
 
 import math
@@ -35,8 +35,8 @@ _HEAVY = ("bold", "black", "heavy")
 class SyntheticLines:
     """A source of rows {"image": PIL mode "L", "text": str}, as good as endless.
 
-    The image has the size that such a crop has in the wild (text 8 to 60 px high): a processor brings it to the height of
-    the model. About one row in a hundred is blank, with the text "".
+    The image has the size that such a crop has in the wild (text 8 to 60 px high): a processor brings it to the height
+    of the model. About one row in a hundred is blank, with the text "".
 
     Args:
         faces: from `find_fonts`; characters that a face lacks are never drawn with it.
@@ -89,7 +89,7 @@ class SyntheticLines:
                 return {"image": image, "text": text}
 
     def _text_and_face(self, draw: random.Random, style: str) -> tuple[str, FontFace]:
-        """A text, and a face that has all its characters; the text is drawn first, so that rare characters stay frequent."""
+        """A text, and a face that has all its characters: text first, so that rare characters keep their share."""
         names = [kind for kind in _FACE_SHARES[style] if kind in self._shelves]
         weights = [_FACE_SHARES[style][kind] for kind in names]
         for _ in range(50):
@@ -120,7 +120,7 @@ _Shelf = tuple[list[list[FontFace]], list[float]]
 
 
 def _shelf(faces: Sequence[FontFace]) -> _Shelf:
-    """Families and their cumulative weights: 1, but families of a folder of many (a collection of oddities) share its square root."""
+    """Families and their cumulative weights: the n families of a folder share sqrt(n), lest odd collections flood."""
     families: dict[str, list[FontFace]] = {}
     for face in faces:
         families.setdefault(face.family, []).append(face)

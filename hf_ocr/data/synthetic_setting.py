@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
@@ -51,7 +52,19 @@ class Ink:
 
 @dataclass(frozen=True)
 class Setting:
-    """How a text is set: its font, extra px between characters, px of stroke, wide gap (position, px), neighbours of the line."""
+    """How a text is set.
+
+    Attributes:
+        font: with its size.
+        spacing: extra px between characters.
+        stroke: px by which strokes are thickened on both sides.
+        gap: (position of a space, px by which it is widened).
+        above, below, before, after: texts of neighbours, "" for none.
+        pitch: from line to line, in font sizes.
+        jitter: deviation of the height of single characters, px.
+        bilevel: without anti-aliasing.
+        margin: px of empty canvas round everything.
+    """
 
     font: ImageFont.FreeTypeFont
     spacing: float = 0.0
@@ -67,14 +80,14 @@ class Setting:
     margin: int = 3
 
 
-def set_line(text: str, setting: Setting, draw: random.Random) -> Ink | None:
+def set_line(line: str, setting: Setting, draw: random.Random) -> Ink | None:
     """Draw a line with its neighbours; None where nothing shows (a face may draw nothing for a sign)."""
     font, spacing = setting.font, setting.spacing
     size = font.size
     pieces: list[tuple[float, str]]
     if spacing or setting.gap or setting.jitter:
         pieces, x, run, start = [], 0.0, "", 0.0
-        for position, character in enumerate(text):
+        for position, character in enumerate(line):
             if spacing or setting.jitter:
                 pieces.append((x, character))
                 x += font.getlength(character) + spacing
@@ -89,7 +102,7 @@ def set_line(text: str, setting: Setting, draw: random.Random) -> Ink | None:
         if run:
             pieces.append((start, run))
     else:
-        pieces = [(0.0, text)]
+        pieces = [(0.0, line)]
     boxes = [(x, font.getbbox(piece, anchor="ls", stroke_width=setting.stroke)) for x, piece in pieces if piece != " "]
     if not boxes:
         return None
@@ -109,31 +122,35 @@ def set_line(text: str, setting: Setting, draw: random.Random) -> Ink | None:
     for x, piece in pieces:
         shift = draw.gauss(0, setting.jitter) if setting.jitter else 0.0
         pen.text((origin_x + x, origin_y + shift), piece, fill=255, font=font, anchor="ls", stroke_width=setting.stroke)
-    offset = draw.uniform(-0.6, 0.1) * size
-    if setting.above:
-        pen.text((origin_x + offset, origin_y - setting.pitch * size), setting.above, fill=255, font=font, anchor="ls")
-    if setting.below:
-        pen.text((origin_x + offset, origin_y + setting.pitch * size), setting.below, fill=255, font=font, anchor="ls")
+    box = canvas.getbbox()  # the boxes of the pieces reach to the ends of their advances, beyond the ink
+    if box is None:
+        return None
     space = max(0.2 * size, font.getlength(" ")) + spacing
-    if setting.before:
-        pen.text(
-            (margin_x - space * draw.uniform(0.9, 1.3), origin_y), setting.before, fill=255, font=font, anchor="rs"
-        )
-    if setting.after:
-        pen.text(
-            (margin_x + right - left + space * draw.uniform(0.9, 1.3), origin_y),
-            setting.after,
-            fill=255,
-            font=font,
-            anchor="ls",
-        )
-    return Ink([(canvas, None)], (margin_x, margin_y, margin_x + right - left, margin_y + bottom - top))
+    offset = draw.uniform(-0.6, 0.1) * size
+    for text, x, y, anchor in (
+        (setting.above, origin_x + offset, origin_y - setting.pitch * size, "ls"),
+        (setting.below, origin_x + offset, origin_y + setting.pitch * size, "ls"),
+        (setting.before, box[0] - space * draw.uniform(0.9, 1.3), origin_y, "rs"),
+        (setting.after, box[2] + space * draw.uniform(0.9, 1.3), origin_y, "ls"),
+    ):
+        if text:
+            pen.text((x, y), text, fill=255, font=font, anchor=anchor)
+    return Ink([(canvas, None)], box)
 
 
 def place(
     ink: Ink, matrix: np.ndarray, pads: tuple[float, float, float, float]
 ) -> tuple[list[tuple[Image.Image, int | None]], tuple[int, int]]:
-    """The layers under a homography, cut to the upright box round the text, `pads` px (left, top, right, bottom) wider."""
+    """The layers under a homography, cut to the upright box round the text.
+
+    Args:
+        ink: what to place.
+        matrix: float (3, 3), from canvas to result.
+        pads: px by which the box is wider: left, top, right, bottom; negative cuts into the text.
+
+    Returns:
+        The layers, all of one size, and this size.
+    """
     x0, y0, x1, y1 = ink.box
     corners = mapped(matrix, np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], dtype=np.float64))
     left, top = corners.min(axis=0) - pads[:2]
@@ -146,11 +163,16 @@ def place(
 def crop_margins(
     draw: random.Random, height: float, tightest: float, loosest: float
 ) -> tuple[float, float, float, float]:
+    """Pads for `place`, px: each between `tightest` and `loosest` times the height, about a common amount."""
     usual = draw.uniform(max(0.0, tightest), loosest * 0.6)
-    return tuple(height * min(loosest, max(tightest, usual + draw.uniform(-0.5, 0.5) * loosest)) for _ in range(4))  # type: ignore[return-value]
+    left, top, right, bottom = (
+        height * min(loosest, max(tightest, usual + draw.uniform(-0.5, 0.5) * loosest)) for _ in range(4)
+    )
+    return left, top, right, bottom
 
 
 def wide_gap(draw: random.Random, text: str, size: float) -> tuple[int, float] | None:
+    """The gap of a `Setting` at one of the spaces, 0.5 to 5 font sizes; None without a space."""
     spaces = [i for i, c in enumerate(text) if c == " "]
     return (draw.choice(spaces), size * draw.uniform(0.5, 5.0)) if spaces else None
 
@@ -193,7 +215,7 @@ def bend(ink: Ink, draw: random.Random, size: int) -> None:
     strips = max(4, min(24, width // 8))
     edges = [round(width * i / strips) for i in range(strips + 1)]
     mesh = []
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         sa, sb = -shift(a) - up, -shift(b) - up
         mesh.append(((a, 0, b, new_height), (a, sa, a, sa + new_height, b, sb + new_height, b, sb)))
     bent = canvas.transform((width, new_height), Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)

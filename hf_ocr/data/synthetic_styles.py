@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -39,7 +40,7 @@ Neighbour = Callable[[], str]
 """Draws the text of a neighbouring line or word."""
 
 
-def _neighbours(draw: random.Random, neighbour: Neighbour, length: int, beside: float, over: float) -> dict[str, str]:
+def _neighbours(draw: random.Random, neighbour: Neighbour, length: int, beside: float, over: float) -> dict[str, Any]:
     """Texts on the four sides, each with a chance; no longer than what can show."""
     texts = {}
     for side, chance in (("above", over), ("below", over), ("before", beside), ("after", beside)):
@@ -105,7 +106,7 @@ def _receipt(draw: random.Random, text: str, face: FontFace, neighbour: Neighbou
         image = add_noise(image, draw.uniform(1, 9), draw, draw.choice((1.0, 1.0, 2.0)))
     if draw.random() < 0.03:
         _scribble(image, draw)
-    return _finished(image, draw, height, 0.6, layers[-1][0])
+    return _finished(image, draw, height, 0.6, layers[-1][0], 20.0)
 
 
 def _document(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour) -> Image.Image | None:
@@ -155,7 +156,7 @@ def _document(draw: random.Random, text: str, face: FontFace, neighbour: Neighbo
         image = grounds.shaded(image, draw, draw.uniform(0.1, 0.5))
     if draw.random() < 0.3:
         image = add_noise(image, draw.uniform(1, 10), draw, draw.choice((1.0, 1.0, 2.0)))
-    return _finished(image, draw, height, 0.4, layers[-1][0])
+    return _finished(image, draw, height, 0.4, layers[-1][0], 20.0)
 
 
 def _screen(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour) -> Image.Image | None:
@@ -196,7 +197,7 @@ def _screen(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour
         image = blur(image, size * draw.uniform(0.01, 0.04))
     if draw.random() < 0.25:
         image = jpeg(image, draw.randint(40, 95))
-    return image if _readable(image, mask) else None
+    return image if _readable(image, mask, 20.0) else None
 
 
 def _scene(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour) -> Image.Image | None:
@@ -269,7 +270,7 @@ def _scene(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour)
         image = add_noise(image, draw.uniform(1, min(12.0, room * 0.14)), draw, draw.choice((1.0, 1.0, 1.6, 2.4)))
     if draw.random() < 0.03:
         image = cut_out(image, draw)
-    return _finished(image, draw, height, 0.45, layers[-1][0])
+    return _finished(image, draw, height, 0.45, layers[-1][0], 14.0)
 
 
 def _greys(draw: random.Random, ground: tuple[float, float], least: float, most: float) -> tuple[int, int]:
@@ -282,14 +283,14 @@ def _greys(draw: random.Random, ground: tuple[float, float], least: float, most:
 
 
 def _finished(
-    image: Image.Image, draw: random.Random, height: float, jpeg_share: float, ink: Image.Image
+    image: Image.Image, draw: random.Random, height: float, jpeg_share: float, ink: Image.Image, least: float
 ) -> Image.Image | None:
     """The last losses; None where the ink cannot be seen any more."""
     if draw.random() < 0.1 and height > 12:
         image = lower_resolution(image, draw.uniform(max(0.45, 10.0 / height), 0.95), restore=draw.random() < 0.5)
     if draw.random() < jpeg_share:
         image = jpeg(image, draw.randint(25, 92))
-    return image if _readable(image, ink) else None
+    return image if _readable(image, ink, least) else None
 
 
 def _worn(canvas: Image.Image, draw: random.Random, size: int) -> Image.Image:
@@ -313,9 +314,9 @@ def _worn(canvas: Image.Image, draw: random.Random, size: int) -> Image.Image:
         depth = draw.uniform(0.3, 1.2)
         specks = Image.fromarray(np.clip(255 * (1.25 + depth * noise * 0.7), 60, 255).astype(np.uint8))
         return ImageChops.multiply(canvas, specks.resize(canvas.size, Image.Resampling.BILINEAR))
-    if size < 20:
+    if size < 24:
         return canvas
-    return ImageChops.multiply(canvas, _dots(draw.choice((3, 3, 4))).crop((0, 0, *canvas.size)))
+    return ImageChops.multiply(canvas, _dots(4 if size >= 32 and draw.random() < 0.5 else 3).crop((0, 0, *canvas.size)))
 
 
 @lru_cache(maxsize=4)
@@ -330,8 +331,8 @@ def _amount(image: Image.Image) -> float:
     return float(np.asarray(image).mean())
 
 
-def _readable(image: Image.Image, ink: Image.Image, least: float = 14.0) -> bool:
-    """Whether the ink still shows: the mean difference, in grey levels, that full ink makes, and how much else there is.
+def _readable(image: Image.Image, ink: Image.Image, least: float) -> bool:
+    """Whether the ink still shows: how many grey levels full ink makes, and how much else there is in the image.
 
     Args:
         image: the finished line.

@@ -1,38 +1,32 @@
-"""Texts for synthetic lines: words, phrases, amounts, dates, codes, addresses and what else stands on receipts, signs and forms.
+"""Texts for synthetic lines: words, phrases, amounts, dates, codes, addresses and what else is printed.
 
-Every text is in NFC, of characters of the alphabet, not empty, without spaces at its ends and with single spaces inside.
+Every text is in NFC, of characters of LATIN_ALPHABET, not empty, single spaces inside, none at the ends.
 """
 
 import random
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from hf_ocr.data import vocabulary
-from hf_ocr.text import LATIN_ALPHABET
+from hf_ocr.text import CHARSET_94, LATIN_ALPHABET
 
 __all__ = ["KIND_SHARES", "TextSampler"]
 
 KIND_SHARES: dict[str, dict[str, float]] = {
-    "receipt": {
-        "word": 11, "phrase": 14, "price": 17, "number": 5, "date": 9, "code": 9, "phone": 7, "address": 7, "item": 7,
-        "heading": 6, "labelled": 8, "url": 2, "random": 2, "accented": 1,
-    },
-    "document": {
-        "sentence": 34, "phrase": 14, "word": 12, "price": 5, "number": 4, "date": 5, "code": 4, "phone": 3, "address": 4,
-        "name": 5, "heading": 5, "labelled": 4, "url": 2, "random": 3, "accented": 4,
-    },
-    "screen": {
-        "sentence": 18, "phrase": 16, "word": 18, "price": 6, "number": 6, "date": 6, "code": 8, "url": 7, "labelled": 7,
-        "name": 4, "heading": 4, "phone": 2, "random": 4, "accented": 3,
-    },
-    "scene": {
-        "word": 61, "phrase": 7, "name": 7, "number": 8, "price": 4, "code": 4, "phone": 2, "url": 2, "date": 2, "heading": 1,
-        "random": 3, "accented": 2,
-    },
-}  # fmt: skip
-"""Shares of the text kinds of each style of line; need not sum to 100."""
+    style: {kind: float(share) for kind, share in (part.split("=") for part in shares.split())}
+    for style, shares in {
+        "receipt": "word=11 phrase=14 price=17 number=5 date=9 code=9 phone=7 address=7 item=7 heading=6 "
+        "labelled=8 url=2 random=2 accented=1",
+        "document": "sentence=34 phrase=14 word=12 price=5 number=4 date=5 code=4 phone=3 address=4 name=5 heading=5 "
+        "labelled=4 url=2 random=3 accented=4",
+        "screen": "sentence=18 phrase=16 word=18 price=6 number=6 date=6 code=8 url=7 labelled=7 name=4 heading=4 "
+        "phone=2 random=4 accented=3",
+        "scene": "word=61 phrase=7 name=7 number=8 price=4 code=4 phone=2 url=2 date=2 heading=1 random=3 accented=2",
+    }.items()
+}
+"""Shares of the text kinds of each style of line; they need not sum to 100."""
 
 _CASES = {  # as it is, UPPER, Title, lower
     "receipt": (45, 37, 12, 6),
@@ -41,8 +35,14 @@ _CASES = {  # as it is, UPPER, Title, lower
     "scene": (28, 42, 22, 8),
 }
 
+_ALPHABET = frozenset(LATIN_ALPHABET)
 _UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DIGITS = "0123456789"
+_SIGNS = ("&", "-", "–", "+", "/", "@", "No.", "w/", "x", "#", "·", "—", "|")
+_PHONE_GROUPS = ((2, 8), (3, 7), (2, 4, 4), (3, 3, 4), (3, 4, 4), (4, 6), (2, 3, 3, 3), (1, 3, 3, 4), (12,), (5, 5))
+_PHONE_LABELS = "Tel|TEL|Fax|FAX|Phone|GST No|GST ID|GST Reg No|GST REG NO|Co No|VAT|Reg No|HP|ID|No|Hotline".split("|")
+# Letters that Unicode does not take apart into a base and an accent, after the base that they look like.
+_UNDIVIDED = dict(zip("øØłŁđĐßæÆœŒıħĦŧŦþÞðÐŋŊĳĲĸŀĿŉſẞ", "oOlLdDsaAoOihHtTpPdDnNiIklLnsS", strict=True))
 
 
 class TextSampler:
@@ -50,27 +50,22 @@ class TextSampler:
 
     Args:
         words: {name: list of words}; a list whose name holds "english" counts as many times as all others together.
-        alphabet: characters of the texts; others never occur.
 
     Raises:
         ValueError: no words.
     """
 
-    def __init__(self, words: Mapping[str, Sequence[str]], alphabet: str = LATIN_ALPHABET) -> None:
+    def __init__(self, words: Mapping[str, Sequence[str]]) -> None:
         lists = [(name, list(entries)) for name, entries in sorted(words.items()) if entries]
         if not lists:
             raise ValueError("words is empty, expected {name: words}. Use hf_ocr.data.fonts.load_words().")
         english = [entries for name, entries in lists if "english" in name.lower()]
         others = [entries for name, entries in lists if "english" not in name.lower()]
         self._lists = (english or others, others or english)
-        self.alphabet = frozenset(alphabet)
-        self._characters = "".join(c for c in alphabet if c != " ")
+        self._characters = "".join(c for c in LATIN_ALPHABET if c != " ")
         self._variants: dict[str, list[str]] = {}
         for character in self._characters:
-            base = unicodedata.normalize("NFD", character)[0]
-            base = {"ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ß": "s", "æ": "a", "Æ": "A", "œ": "o", "Œ": "O",
-                    "ı": "i", "ħ": "h", "Ħ": "H", "ŧ": "t", "Ŧ": "T", "þ": "p", "Þ": "P", "ð": "d", "Ð": "D", "ŋ": "n", "Ŋ": "N",
-                    "ĳ": "i", "Ĳ": "I", "ĸ": "k", "ŀ": "l", "Ŀ": "L", "ŉ": "n", "ſ": "s", "ẞ": "S"}.get(character, base)  # fmt: skip
+            base = _UNDIVIDED.get(character, unicodedata.normalize("NFD", character)[0])
             if base != character and base.isascii() and base.isalpha():
                 self._variants.setdefault(base, []).append(character)
         self._kinds = {
@@ -88,7 +83,7 @@ class TextSampler:
             longest = 24 if style == "scene" else 64
             if len(text) > longest:
                 text = text[:longest].rsplit(" ", 1)[0] if " " in text[:longest] else text[:longest]
-            if text and self.alphabet.issuperset(text):
+            if text and _ALPHABET.issuperset(text):
                 return text
 
     # Parts
@@ -156,25 +151,7 @@ class TextSampler:
         if draw.random() < 0.3 and count > 1:
             words[draw.randrange(count - 1)] += draw.choice((",", ",", ",", ";", ":", "."))
         if draw.random() < 0.12 and count > 1:
-            at = draw.randrange(count)
-            words[at] = draw.choice(
-                (
-                    "&",
-                    "-",
-                    "–",
-                    "+",
-                    "/",
-                    "@",
-                    self._digits(draw, draw.randint(1, 3)),
-                    "No.",
-                    "w/",
-                    "x",
-                    "#",
-                    "·",
-                    "—",
-                    "|",
-                )
-            )
+            words[draw.randrange(count)] = draw.choice((*_SIGNS, self._digits(draw, draw.randint(1, 3))))
         if draw.random() < 0.08:
             at = draw.randrange(count)
             opening, closing = draw.choice(vocabulary.QUOTES)
@@ -224,15 +201,12 @@ class TextSampler:
     def _name(self, draw: random.Random, style: str) -> str:
         first, last = draw.choice(vocabulary.FIRST_NAMES), draw.choice(vocabulary.SURNAMES)
         chance = draw.random()
-        text = (
-            f"{first} {last}"
-            if chance < 0.4
-            else last
-            if chance < 0.6
-            else first
-            if chance < 0.75
-            else draw.choice(vocabulary.CITIES)
-        )
+        if chance < 0.4:
+            text = f"{first} {last}"
+        elif chance < 0.6:
+            text = last
+        else:
+            text = first if chance < 0.75 else draw.choice(vocabulary.CITIES)
         if chance > 0.95:
             text = f"{draw.choice(('Mr.', 'Mrs', 'Dr.', 'Ms.'))} {first[0]}. {last}"
         return text.upper() if draw.random() < 0.35 else text
@@ -268,11 +242,11 @@ class TextSampler:
             number = draw.choice((str(draw.randint(1, 999)), f"{draw.random() * 100:.1f}", f"{draw.random() * 10:.2f}"))
             return number + draw.choice(("", " ")) + draw.choice(vocabulary.UNITS)
         if chance < 0.9:
-            return draw.choice(("No.", "No. ", "#", "№", "№ ", "Nr. ", "N° ", "nº ", "§ ", "§", "§§ ")) + str(
-                draw.randint(1, 999)
-            )
+            sign = draw.choice(("No.", "No. ", "#", "№", "№ ", "Nr. ", "N° ", "nº ", "§ ", "§", "§§ "))
+            return sign + str(draw.randint(1, 999))
         if chance < 0.94:
-            return f"{draw.randint(1, 99)}{draw.choice(('/', '-', ':', '–', ' / ', ' - ', '×', 'x', ' x '))}{draw.randint(1, 99)}"
+            sign = draw.choice(("/", "-", ":", "–", " / ", " - ", "×", "x", " x "))
+            return f"{draw.randint(1, 99)}{sign}{draw.randint(1, 99)}"
         if chance < 0.97:
             return draw.choice(("±", "½", "¼", "¾", "1½", "10²", "x³", "20°", "37 °C", "µ", "Ø", "1ª", "2º"))
         return str(draw.randint(1, 31)) + draw.choice(("st", "nd", "rd", "th", "TH", "ST"))
@@ -281,14 +255,16 @@ class TextSampler:
         day, month, year = draw.randint(1, 31), draw.randint(1, 12), draw.randint(1985, 2030)
         hour, minute, second = draw.randint(0, 23), draw.randint(0, 59), draw.randint(0, 59)
         name = vocabulary.MONTHS[month - 1]
-        mark = draw.choice("//--..")
-        short = draw.random() < 0.4
-        date = draw.choice((
-            f"{day:02}{mark}{month:02}{mark}{year % 100:02}" if short else f"{day:02}{mark}{month:02}{mark}{year}",
-            f"{day:02}{mark}{month:02}{mark}{year}", f"{year}-{month:02}-{day:02}", f"{day}/{month}/{year}", f"{month}/{day}/{year}",
-            f"{day} {name} {year}", f"{day:02}-{name[:3]}-{year}", f"{day:02} {name[:3]} {year}", f"{name} {day}, {year}",
-            f"{day}. {name}", f"{name[:3]} {day}", f"{draw.choice(vocabulary.DAYS)}, {day} {name}", name, str(year), draw.choice(vocabulary.DAYS)[:3], draw.choice(vocabulary.DAYS),
-        ))  # fmt: skip
+        date = draw.choice(vocabulary.DATES).format(
+            d=day,
+            m=month,
+            y=year,
+            yy=year % 100,
+            month=name,
+            mon=name[:3],
+            day=draw.choice(vocabulary.DAYS),
+            s=draw.choice("//--.."),
+        )
         suffix = draw.choice((" AM", " PM", "AM", "PM", " am", " p.m.", "", "", "", ""))
         time = f"{hour % 12 or 12}:{minute:02}{suffix}" if suffix else f"{hour:02}:{minute:02}"
         if draw.random() < 0.4:
@@ -302,9 +278,8 @@ class TextSampler:
         if chance < 0.3:
             return self._digits(draw, draw.randint(4, 14))
         if chance < 0.55:
-            return "".join(draw.choice(_UPPER) for _ in range(draw.randint(1, 4))) + self._digits(
-                draw, draw.randint(1, 8)
-            )
+            letters = "".join(draw.choices(_UPPER, k=draw.randint(1, 4)))
+            return letters + self._digits(draw, draw.randint(1, 8))
         if chance < 0.8:
             groups = []
             for _ in range(draw.randint(2, 4)):
@@ -314,17 +289,15 @@ class TextSampler:
         if chance < 0.9:
             return "".join(draw.choices(_UPPER + _DIGITS, k=draw.randint(2, 12)))
         if chance < 0.96:
-            return (
-                draw.choice(("#", "*", "(", "[", "<", "№", "@"))
-                + self._digits(draw, draw.randint(2, 8))
-                + draw.choice(("", "*", ")", "#", "]", ">"))
+            opening, closing = (
+                draw.choice(("#", "*", "(", "[", "<", "№", "@")),
+                draw.choice(("", "*", ")", "#", "]", ">")),
             )
+            return opening + self._digits(draw, draw.randint(2, 8)) + closing
         return "".join(draw.choices("abcdefghijklmnopqrstuvwxyz" + _UPPER + _DIGITS + "_-.", k=draw.randint(3, 12)))
 
     def _phone(self, draw: random.Random, style: str) -> str:
-        lengths = draw.choice(
-            ((2, 8), (3, 7), (2, 4, 4), (3, 3, 4), (3, 4, 4), (4, 6), (2, 3, 3, 3), (1, 3, 3, 4), (12,), (5, 5))
-        )
+        lengths = draw.choice(_PHONE_GROUPS)
         number = draw.choice(("-", "-", " ", " ", ".", "")).join(self._digits(draw, n) for n in lengths)
         chance = draw.random()
         if chance < 0.12:
@@ -334,56 +307,39 @@ class TextSampler:
         elif chance < 0.27:
             number = f"({self._digits(draw, draw.randint(5, 7))}-{draw.choice(_UPPER)})"
         if draw.random() < 0.5:
-            label = draw.choice(
-                (
-                    "Tel",
-                    "TEL",
-                    "Fax",
-                    "FAX",
-                    "Phone",
-                    "GST No",
-                    "GST ID",
-                    "GST Reg No",
-                    "GST REG NO",
-                    "Co No",
-                    "VAT",
-                    "Reg No",
-                    "HP",
-                    "ID",
-                    "No",
-                    "Hotline",
-                )
-            )
+            label = draw.choice(_PHONE_LABELS)
             number = label + draw.choice((": ", " : ", ":", ". ", " ", ".: ", " No: ")) + number
         return number
 
     def _address(self, draw: random.Random, style: str) -> str:
-        house = draw.choice((str(draw.randint(1, 999)), f"No. {draw.randint(1, 99)}", f"No {draw.randint(1, 99)}-{draw.randint(1, 9)}", f"Lot {draw.randint(1, 999)}",
-                             f"{draw.randint(1, 99)}{draw.choice('ABCG')}", f"{draw.randint(1, 99)} & {draw.randint(1, 99)}"))  # fmt: skip
-        street, word, city = (
-            draw.choice(vocabulary.STREETS),
-            self._plain_word(draw, "document").capitalize(),
-            draw.choice(vocabulary.CITIES),
+        house = draw.choice(vocabulary.HOUSES).format(
+            a=draw.randint(1, 999), b=draw.randint(1, 99), c=draw.choice("ABCG")
         )
-        postcode = self._digits(draw, draw.choice((4, 5, 5, 5, 6)))
-        text = draw.choice((
-            f"{house}, {street} {word}{draw.choice((',', '', '.'))}", f"{house} {word} {street}", f"{street} {word} {draw.randint(1, 40)}/{draw.randint(1, 60)},",
-            f"{postcode} {city}", f"{postcode} {city}, {draw.choice(vocabulary.CITIES)}.", f"{street} {word}, {postcode} {city}", f"{city}, {city[:2].upper()} {postcode}",
-            f"{word} {street} {draw.randint(1, 99)}", f"{city} {draw.choice(vocabulary.CITIES)}",
-        ))  # fmt: skip
+        city = draw.choice(vocabulary.CITIES)
+        text = draw.choice(vocabulary.ADDRESSES).format(
+            house=house,
+            street=draw.choice(vocabulary.STREETS),
+            word=self._plain_word(draw, "document").capitalize(),
+            code=self._digits(draw, draw.choice((4, 5, 5, 5, 6))),
+            city=city,
+            other=draw.choice(vocabulary.CITIES),
+            state=city[:2].upper(),
+            a=draw.randint(1, 40),
+            b=draw.randint(1, 60),
+        )
         return text.upper() if draw.random() < (0.6 if style == "receipt" else 0.2) else text
 
     def _item(self, draw: random.Random, style: str) -> str:
-        name = self._words(draw, style, draw.randint(1, 4))
-        amount = self._amount(draw)
-        code = self._digits(draw, draw.randint(4, 13))
-        size = f"{draw.randint(1, 999)}{draw.choice(('G', 'ML', 'KG', 'L', 'PCS', 'S', 'CM', 'MM'))}"
-        quantity = draw.randint(1, 24)
-        text = draw.choice((
-            f"{quantity} {name} {amount}", f"{quantity} x {name} {amount}", f"{name} {size}", f"{name} {amount}", f"{code} {name}", f"{quantity} {name}",
-            f"{name} {quantity} {amount} {self._amount(draw)}", f"{quantity} X {amount} {self._amount(draw)}", f"{name} ({size})", f"{name} @ {amount}",
-            f"{quantity} {draw.choice(('PCS', 'UNIT', 'EA', 'X', 'x', '@'))} {amount}", f"{name}{'.' * draw.randint(3, 12)}{amount}", f"{name} - {size}", f"{name} {size}X{quantity}",
-        ))  # fmt: skip
+        text = draw.choice(vocabulary.ITEMS).format(
+            n=draw.randint(1, 24),
+            name=self._words(draw, style, draw.randint(1, 4)),
+            price=self._amount(draw),
+            sum=self._amount(draw),
+            code=self._digits(draw, draw.randint(4, 13)),
+            size=f"{draw.randint(1, 999)}{draw.choice(('G', 'ML', 'KG', 'L', 'PCS', 'S', 'CM', 'MM'))}",
+            unit=draw.choice(("PCS", "UNIT", "EA", "X", "x", "@")),
+            dots="." * draw.randint(3, 12),
+        )
         return self._cased(text, draw, style)
 
     def _labelled(self, draw: random.Random, style: str) -> str:
@@ -397,20 +353,19 @@ class TextSampler:
         return f"{label}{colon}{draw.choice((' ', ' ', ' ', ''))}{value}" if colon.strip() else f"{label} {value}"
 
     def _url(self, draw: random.Random, style: str) -> str:
-        word, second = (_plain(self._plain_word(draw, "document")) for _ in range(2))
-        domain = draw.choice(vocabulary.DOMAINS)
-        text = draw.choice((
-            f"www.{word}.{domain}", f"{word}.{domain}", f"{word}{draw.choice(('.', '_', '-', ''))}{second}@{second}.{domain}", f"http://www.{word}.{domain}", f"https://{word}.{domain}/{second}",
-            f"{word}@{second}.{domain}", f"@{word}{draw.choice(('', '_'))}{second}", f"#{word}{second}", f"/{word}/{second}", f"{word}.{draw.choice(('pdf', 'txt', 'py', 'jpg', 'html', 'exe'))}",
-            f"C:\\{word}\\{second}", f"{word}_{second}", f"{word}({second})", f"${{{word}}}", f"{word}={second};", f"{word}?{second}={draw.randint(0, 99)}&x",
-        ))  # fmt: skip
+        text = draw.choice(vocabulary.ADDRESSES_OF_NETS).format(
+            a=_plain(self._plain_word(draw, "document")),
+            b=_plain(self._plain_word(draw, "document")),
+            net=draw.choice(vocabulary.DOMAINS),
+            n=draw.randint(0, 99),
+            s=draw.choice(("", ".", "_", "-")),
+            kind=draw.choice(("pdf", "txt", "py", "jpg", "html", "exe")),
+        )
         return text.upper() if draw.random() < 0.15 else text
 
     def _random(self, draw: random.Random, style: str) -> str:
         count = draw.randint(1, 10 if style == "scene" else 14)
-        symbols = draw.choice(
-            (self._characters, self._characters, "".join(chr(c) for c in range(0x21, 0x7F)), _UPPER + _DIGITS)
-        )
+        symbols = draw.choice((self._characters, self._characters, self._characters, CHARSET_94, _UPPER + _DIGITS))
         text = "".join(draw.choices(symbols, k=count))
         if count > 4 and draw.random() < 0.3:
             at = draw.randrange(1, count - 1)
@@ -425,7 +380,7 @@ class TextSampler:
         )
 
 
-def _cumulative(weights: Sequence[float]) -> list[float]:
+def _cumulative(weights: Iterable[float]) -> list[float]:
     return np.cumsum(list(weights)).tolist()
 
 

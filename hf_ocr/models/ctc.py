@@ -1,12 +1,12 @@
-"""Decoding of CTC outputs (Graves et al. 2006): greedy, prefix beam and lexicon search, exact scores, character posteriors and alignment.
+"""CTC decoding (Graves et al. 2006): greedy, prefix beam and lexicon search, exact scores, posteriors, alignment.
 
 Pure functions of tensors, batched over rows; Python loops run over frames only. Conventions shared by all of them:
 
 - `logits` is a float tensor (B, T, V) of any precision, not normalised; arithmetic is float32. Symbol 0 is the blank.
 - `lengths` (B,), integers in [0, T], counts the valid frames of a row. Later frames never influence anything.
 - Texts are int64, padded on the right with 0 (B, L). A text is a row of symbols in [1, V) and may be empty.
-- A score is P(text | row), the sum over all frame paths that collapse to the text, under the full softmax: restricting the symbols
-  changes which texts are looked at, not their probabilities.
+- A score is P(text | row), the sum over all frame paths that collapse to the text, under the full softmax: restricting
+  the symbols changes which texts are looked at, not their probabilities.
 - Frame f covers [f, f + 1) of the continuous frame axis on which spans are given.
 - Nothing here is differentiable; train with `torch.nn.functional.ctc_loss`.
 """
@@ -32,8 +32,8 @@ from .ctc_lattice import (
 )
 from .ctc_prefixes import search_prefixes
 
-# Bounds the memory of a lexicon search: lattice cells held at once, 4 bytes each, in a handful of tensors.
-LEXICON_CELLS = 1 << 18
+# Lattice cells that a lexicon search holds at once, 4 bytes each: its few tensors stay in the cache of a core.
+LEXICON_CELLS = 1 << 16
 
 
 class CtcDecoding(NamedTuple):
@@ -42,8 +42,8 @@ class CtcDecoding(NamedTuple):
     Attributes:
         sequences: int64 (R, L), symbols padded with 0. L may be 0.
         scores: float32 (R,), P(text | row) in [0, 1].
-        character_scores: float32 (R, L) padded with 0, or None without characters. The posterior probability, given the text, that
-            the character is being emitted, at the frame where it is largest.
+        character_scores: float32 (R, L) padded with 0, or None without characters. The posterior probability, given the
+            text, that the character is being emitted, at the frame where it is largest.
         frame_spans: float32 (R, L, 2) padded with 0, or None without characters. [start, end) in frames.
     """
 
@@ -124,10 +124,11 @@ def prefix_beam_search(
     *,
     with_characters: bool = True,
 ) -> CtcDecoding:
-    """Looks for the most probable texts by growing prefixes frame by frame (Graves 2012; Hannun et al. 2014), without a language model.
+    """Looks for the most probable texts by growing prefixes frame by frame (Graves 2012; Hannun et al. 2014).
 
-    The paths of a prefix are summed, those that end in blank apart from the others, and prefixes that become equal are merged, exactly.
-    The prefixes alive at the end are then ranked by their full probability, so that scores do not suffer from pruning.
+    The paths of a prefix are summed, those that end in blank apart from the others, and prefixes that become equal are
+    merged, exactly. The prefixes alive at the end are then ranked by their full probability, so that scores do not
+    suffer from pruning. There is no language model.
 
     Args:
         logits: (B, T, V).
@@ -138,8 +139,8 @@ def prefix_beam_search(
         with_characters: whether to compute character scores and spans.
 
     Returns:
-        num_return_sequences rows for each row: different texts, scores descending. Where fewer texts are possible, the remaining rows
-        hold the empty text with score 0.
+        num_return_sequences rows for each row: different texts, scores descending. Where fewer texts are possible, the
+        remaining rows hold the empty text with score 0.
 
     Raises:
         ValueError: an argument has the wrong shape, dtype or range.
@@ -148,7 +149,8 @@ def prefix_beam_search(
         raise ValueError(f"num_beams is {num_beams}, expected at least 1.")
     if not 1 <= num_return_sequences <= num_beams:
         raise ValueError(
-            f"num_return_sequences is {num_return_sequences}, expected 1 to num_beams, which is {num_beams}. Raise num_beams."
+            f"num_return_sequences is {num_return_sequences}, expected 1 to num_beams, which is {num_beams}. "
+            "Raise num_beams."
         )
     log_probs, lengths = _log_probs(logits, lengths)
     allowed = _check_allowed(allowed, log_probs)
@@ -174,7 +176,7 @@ def lexicon_search(logits: Tensor, lengths: Tensor, lexicon: Tensor, *, with_cha
     Args:
         logits: (B, T, V).
         lengths: (B,) valid frames.
-        lexicon: int64 (N, L) padded with 0; the empty word may be one of them. Of words with the same score the first one wins.
+        lexicon: int64 (N, L) padded with 0; the empty word may be one of them.
         with_characters: whether to compute character scores and spans.
 
     Returns:
@@ -209,7 +211,7 @@ def lexicon_search(logits: Tensor, lengths: Tensor, lexicon: Tensor, *, with_cha
 
 @torch.no_grad()
 def sequence_log_probability(logits: Tensor, lengths: Tensor, sequences: Tensor) -> Tensor:
-    """log P(text | row) of given texts: minus the CTC loss of a row, with -inf for a text that does not fit into its frames.
+    """log P(text | row) of given texts: minus the CTC loss of a row, -inf for a text that does not fit into its frames.
 
     Args:
         logits: (B, T, V).
@@ -231,9 +233,9 @@ def sequence_log_probability(logits: Tensor, lengths: Tensor, sequences: Tensor)
 def align(logits: Tensor, lengths: Tensor, sequences: Tensor) -> CtcAlignment:
     """Finds the most probable path of given texts (Viterbi), and from it where each character stands.
 
-    CTC outputs are peaked, so a character's own frames are narrower than its ink. A span therefore reaches to the midpoints between
-    the peaks (frame centres) of neighbouring characters; the first and the last reach half the median distance of peaks outwards. A
-    lone character takes the widest span centred on its peak. All spans end at [0, length].
+    CTC outputs are peaked, so a character's own frames are narrower than its ink. A span therefore reaches to the
+    midpoints between the peaks (frame centres) of neighbouring characters; the first and the last reach half the median
+    distance of peaks outwards. A lone character takes the widest span centred on its peak. All are cut to [0, length].
 
     Args:
         logits: (B, T, V).
@@ -249,8 +251,8 @@ def align(logits: Tensor, lengths: Tensor, sequences: Tensor) -> CtcAlignment:
     needed = minimum_frames(sequences)
     for row in (needed > lengths).nonzero()[:1, 0].tolist():
         raise ValueError(
-            f"The text of row {row} needs {int(needed[row])} frames (its symbols, and a blank between equal neighbours) but the row has "
-            f"{int(lengths[row])}. Leave it out, or align it to a wider image."
+            f"The text of row {row} needs {int(needed[row])} frames (its symbols, a blank between equal neighbours) "
+            f"but the row has {int(lengths[row])}. Leave it out, or align it to a wider image."
         )
     lattice = build_lattice(log_probs, lengths, sequences)
     for row in (text_log_probability(lattice) == NEVER).nonzero()[:1, 0].tolist():
@@ -270,8 +272,8 @@ def _log_probs(logits: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         )
     if lengths.shape != logits.shape[:1] or lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise ValueError(
-            f"lengths are {lengths.dtype} of shape {tuple(lengths.shape)}, expected integers of shape ({logits.shape[0]},): "
-            "the valid frames of each row of the logits."
+            f"lengths are {lengths.dtype} of shape {tuple(lengths.shape)}, expected integers of shape "
+            f"({logits.shape[0]},): the valid frames of each row of the logits."
         )
     lengths = lengths.to(logits.device, torch.int64)
     longest = largest(lengths)
@@ -285,8 +287,8 @@ def _check_allowed(allowed: Tensor | None, log_probs: Tensor) -> Tensor | None:
         return None
     if allowed.dtype != torch.bool or allowed.shape != log_probs.shape[2:]:
         raise ValueError(
-            f"allowed is {allowed.dtype} of shape {tuple(allowed.shape)}, expected torch.bool of shape ({log_probs.shape[2]},): "
-            "True for each symbol id that may be read."
+            f"allowed is {allowed.dtype} of shape {tuple(allowed.shape)}, expected torch.bool of shape "
+            f"({log_probs.shape[2]},): True for each symbol id that may be read."
         )
     allowed = allowed.to(log_probs.device).clone()
     allowed[BLANK] = True
@@ -303,8 +305,8 @@ def _check_sequences(name: str, sequences: Tensor, log_probs: Tensor, rows: int 
     symbols = log_probs.shape[2]
     for row, column in ((sequences < 0) | (sequences >= symbols)).nonzero()[:1].tolist():
         raise ValueError(
-            f"{name} has the id {int(sequences[row, column])} in row {row}, expected 0 (padding) to {symbols - 1}, as the logits have "
-            f"{symbols} symbols. Pad with 0, and encode with the tokenizer of this model."
+            f"{name} has the id {int(sequences[row, column])} in row {row}, expected 0 (padding) to {symbols - 1}, as "
+            f"the logits have {symbols} symbols. Pad with 0, and encode with the tokenizer of this model."
         )
     gaps = (sequences[:, :-1] == BLANK) & (sequences[:, 1:] != BLANK)
     for row, column in gaps.nonzero()[:1].tolist():

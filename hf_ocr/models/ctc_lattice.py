@@ -1,8 +1,9 @@
-"""The CTC lattice of known texts: forward and backward sums, the most probable path, posteriors and spans (Graves et al. 2006).
+"""The CTC lattice of known texts (Graves et al. 2006): their probability, posteriors, most probable path and spans.
 
 Texts are int64 rows padded with 0, which is also the blank. Log-probabilities are float32, -inf for the impossible.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -16,10 +17,11 @@ LOST = -80.0
 
 
 class Lattice(NamedTuple):
-    """States blank, c1, blank, c2, ..., blank of one text a row; states come before rows so that shifted slices stay contiguous.
+    """States blank, c1, blank, c2, ..., blank of one text a row.
 
-    Frame T and all frames beyond a row's length are blank with probability 1: they move the mass of the last character into the last
-    blank, so that P(text | row) is read from one state whatever the padding.
+    States come before rows so that shifted slices stay contiguous. Frame T and all frames beyond a row's length are
+    blank with probability 1: they move the mass of the last character into the last blank, so that P(text | row) is
+    read from one state whatever the padding.
     """
 
     emissions: Tensor  # (T + 1, S, R) log-probability of the symbol of a state at a frame
@@ -35,8 +37,8 @@ def largest(counts: Tensor) -> int:
 def log_sum(first: Tensor, *others: Tensor) -> Tensor:
     """log(exp(first) + exp(...) + ...), elementwise.
 
-    torch.logaddexp is not used because on a CPU it rounds the last elements of a block otherwise than those before: a score, and with
-    it the choice between two texts, would depend on a row's place in the batch.
+    torch.logaddexp is not used because on a CPU it rounds the last elements of a block otherwise than those before: a
+    score, and with it the choice between two texts, would depend on a row's place in the batch.
     """
     top = first
     for other in others:
@@ -56,13 +58,14 @@ def interleave(sequences: Tensor) -> Tensor:
 
 
 def _jumps(states: Tensor) -> Tensor:
-    """(S, ...) states -> float32 (S, ...): 0 where the blank before a symbol may be skipped, so where its neighbour differs, else -inf."""
+    """(S, ...) states -> float32 (S, ...): 0 where the blank before a symbol may be skipped, else -inf."""
     jumps = torch.full(states.shape, NEVER, device=states.device)
     jumps[3::2] = jumps[3::2].masked_fill(states[3::2] != states[1:-2:2], 0.0)
     return jumps
 
 
 def build_lattice(log_probs: Tensor, lengths: Tensor, sequences: Tensor) -> Lattice:
+    """From log_probs (R, T, V), lengths (R,) and sequences (R, L)."""
     rows, frames, _ = log_probs.shape
     states = interleave(sequences)
     emissions = log_probs.new_full((frames + 1, states.shape[1], rows), NEVER)
@@ -74,7 +77,7 @@ def build_lattice(log_probs: Tensor, lengths: Tensor, sequences: Tensor) -> Latt
 
 
 def _forward(emissions: Iterable[Tensor], jumps: Tensor) -> Iterator[Tensor]:
-    """Yields after each frame the log-probability (S, ...) of being in each state; the tensor is overwritten by the next frame."""
+    """Yields the log-probabilities (S, ...) of the states after each frame, in a tensor the next one overwrites."""
     padded = jumps.new_full((jumps.shape[0] + 2, *jumps.shape[1:]), NEVER)
     padded[2] = 0.0
     alpha, before, two_before = padded[2:], padded[1:-1], padded[:-2]
@@ -97,9 +100,8 @@ def _backward(lattice: Lattice) -> Tensor:
 
 
 def text_log_probability(lattice: Lattice) -> Tensor:
-    alpha = lattice.jumps
-    for alpha in _forward(lattice.emissions, lattice.jumps):
-        pass
+    """float32 (R,): log P(text | row)."""
+    alpha = deque(_forward(lattice.emissions, lattice.jumps), maxlen=1).pop()
     return alpha.gather(0, lattice.last[None])[0]
 
 
@@ -115,7 +117,7 @@ def frames_first(log_probs: Tensor, lengths: Tensor) -> Tensor:
 
 
 def score_texts(by_frame: Tensor, texts: Tensor) -> Tensor:
-    """log P of many texts a row: by_frame (T + 1, V, B), texts (L, N, B), or (L, N, 1) when all rows share them -> (N, B)."""
+    """log P of N texts a row: by_frame (T + 1, V, B), texts (L, N, B), or (L, N, 1) if rows share them -> (N, B)."""
     rows = by_frame.shape[2]
     states = texts.new_full((2 * texts.shape[0] + 1, *texts.shape[1:]), BLANK)
     states[1::2] = texts
@@ -123,15 +125,13 @@ def score_texts(by_frame: Tensor, texts: Tensor) -> Tensor:
     flat = states.flatten() if shared else states.flatten(0, 1)
     shape = (*states.shape[:2], rows)
     emissions = ((frame.index_select(0, flat) if shared else frame.gather(0, flat)).view(shape) for frame in by_frame)
-    alpha = by_frame
-    for alpha in _forward(emissions, _jumps(states).expand(shape)):
-        pass
+    alpha = deque(_forward(emissions, _jumps(states).expand(shape)), maxlen=1).pop()
     last = 2 * (texts != BLANK).sum(0)
     return alpha.gather(0, last.expand(shape[1:])[None])[0]
 
 
 def _sweep(lattice: Lattice, merge: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-    """(T + 2, S + 2, R): by frame, from before the first one on, the log-probabilities of the states, after two that never are.
+    """(T + 2, S + 2, R): log-probabilities by frame, from before the first one on, of the states and two before them.
 
     `merge` joins the ways into a state: `log_sum` for all paths, the maximum for the best path.
     """

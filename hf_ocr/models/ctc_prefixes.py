@@ -1,4 +1,4 @@
-"""The prefix beam of CTC (Graves 2012; Hannun et al. 2014) over a batch of rows, with exact merging of equal prefixes."""
+"""The prefix beam of CTC (Graves 2012; Hannun et al. 2014) over a batch, with exact merging of equal prefixes."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 from .ctc_lattice import BLANK, NEVER, largest, log_sum
 
-# Symbols by which a prefix may grow at one frame. 2 * num_beams would lose nothing at all; peaked outputs lose nothing at 20.
+# Symbols by which a prefix may grow at one frame. 2 * num_beams lose nothing at all, 20 lose nothing on peaked outputs.
 SYMBOLS_PER_FRAME = 20
 
 
 class _Beams(NamedTuple):
-    """The K prefixes of n rows, best first. A dead one has probability 0, stays dead, and is no relation of any other."""
+    """The K prefixes of n rows, best first. A dead one has probability 0, stays dead and has no relatives."""
 
     blank: Tensor  # (n, K) log-probability of the paths of a prefix that end in blank
     symbol: Tensor  # (n, K) ... that end in its last symbol
@@ -22,7 +22,7 @@ class _Beams(NamedTuple):
 
 
 def search_prefixes(log_probs: Tensor, lengths: Tensor, num_beams: int) -> tuple[Tensor, Tensor]:
-    """The prefixes alive after each row's last frame: int64 (B, K, L) padded with 0, and bool (B, K) which of them are real."""
+    """The prefixes after each row's last frame: int64 (B, K, L) padded with 0, and bool (B, K), which are alive."""
     rows, frames, symbols = log_probs.shape
     device = log_probs.device
     best, best_symbols = log_probs[:, :, 1:].topk(min(SYMBOLS_PER_FRAME, symbols - 1))
@@ -53,7 +53,7 @@ def search_prefixes(log_probs: Tensor, lengths: Tensor, num_beams: int) -> tuple
 
 
 def _grow(beams: _Beams, log_probs: Tensor, best: Tensor, best_symbols: Tensor) -> _Beams:
-    """One frame: log_probs (n, V), and its best symbols (n, N). Every prefix may stay or grow by one of these; the K best remain."""
+    """One frame, log_probs (n, V): a prefix may stay or grow by one of the best symbols (n, N); the K best remain."""
     rows, num_beams = beams.blank.shape
     choices = best.shape[1]
     blank, symbol, prefixes, lengths, ancestor = beams
@@ -85,8 +85,9 @@ def _grow(beams: _Beams, log_probs: Tensor, best: Tensor, best_symbols: Tensor) 
     prefixes = prefixes[:, :, 1:].gather(1, origin[:, :, None].expand(-1, -1, prefixes.shape[2] - 1))
     prefixes.scatter_(2, old_lengths[:, :, None], added[:, :, None])
 
-    # New k is an ancestor of new l if k's origin was one of l's, and k did not grow, or grew by the symbol that l has there; or if both
-    # come from the same prefix and only l grew. Relations thus stay exact without comparing or hashing whole prefixes.
+    # New k is an ancestor of new l if k's origin was one of l's, and k did not grow, or grew by the symbol that l has
+    # there; or if both come from the same prefix and only l grew. Relations thus stay exact without comparing or
+    # hashing whole prefixes, also when a prefix comes back that had left the beam.
     square = (rows, num_beams, num_beams)
     related = ancestor.gather(1, origin[:, :, None].expand(square)).gather(2, origin[:, None, :].expand(square))
     there = prefixes.gather(2, old_lengths[:, None, :].expand(square)).transpose(1, 2)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Pillow itself begins to warn of a decompression bomb at 89.5 million pixels; an A4 page at 900 dpi has 78.
 MAX_PIXELS = 89_000_000
@@ -178,7 +178,7 @@ def _decode(file: Any, name: str) -> Image.Image:
         raise ImageError(
             f"{name}: {error} Expected at most {MAX_PIXELS:,} pixels; crop it or scale it down."
         ) from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         file.seek(0)
         raise ImageError(
             f"{name}: is not an image that Pillow knows, it begins with {file.read(16)!r}. Expected PNG, JPEG, TIFF, "

@@ -1,19 +1,18 @@
 """Line images to the tensors a recognizer takes: height fixed, aspect kept, padded right, widths beside them."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.processing_utils import ImagesKwargs
 
 from .image_loading import ImageError, ImageSource, load_image
 
 MIN_SIDE = 3  # px; below it there is no text to see
 
 
-class TextLineImagesKwargs(ImagesKwargs, total=False):
+class TextLineImagesKwargs(TypedDict, total=False):
     """The settings that `from_pretrained` may override."""
 
     height: int

@@ -1,7 +1,7 @@
 """CRNN: convolutions, bidirectional LSTMs, connectionist temporal classification (Shi et al., arXiv:1507.05717)."""
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -49,9 +49,7 @@ class CrnnConvolution(nn.Module):
 
 
 def _output_length(lengths: torch.Tensor, layer: nn.Conv2d | nn.MaxPool2d) -> torch.Tensor:
-    kernel, stride, padding = (
-        value if isinstance(value, int) else value[1] for value in (layer.kernel_size, layer.stride, layer.padding)
-    )
+    kernel, stride, padding = (cast(tuple[int, int], v)[1] for v in (layer.kernel_size, layer.stride, layer.padding))
     return (lengths + 2 * padding - kernel) // stride + 1
 
 
@@ -85,6 +83,8 @@ def _gather_frames(hidden: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 class CrnnPreTrainedModel(TextRecognitionPreTrainedModel):
+    """What both classes share: names for transformers, and fresh weights."""
+
     config_class = CrnnConfig
     base_model_prefix = "crnn"
     main_input_name = "pixel_values"
@@ -310,11 +310,13 @@ class CrnnForTextRecognition(CrnnPreTrainedModel):
         else:
             decoding = greedy_search(output.logits, output.logit_lengths, allowed, with_characters=with_characters)
         spans = None
-        if with_characters:
+        if decoding.frame_spans is not None:
             scale, offset = self.crnn.frame_to_pixel()
-            limit = pixel_values.shape[-1] if widths is None else widths[:, None, None].to(decoding.frame_spans)
             spans = (decoding.frame_spans * scale + offset).clamp(min=0)
-            spans = torch.minimum(spans, torch.as_tensor(limit).to(spans))
+            if widths is None:
+                spans = spans.clamp(max=pixel_values.shape[-1])
+            else:
+                spans = torch.minimum(spans, widths[:, None, None].to(spans))
             spans = spans * (decoding.sequences != 0)[:, :, None]
         return Recognition(
             sequences=decoding.sequences,

@@ -1,11 +1,20 @@
-"""The base class of every recognizer: what `save_pretrained` must write so that a checkpoint reads without the package."""
+"""The base class of every recognizer: what is saved beside the weights, and what is said when loading fails."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from .pipeline_text_recognition import TextRecognitionPipeline
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be loaded as it is: names the folder, what was found and the cure.
+
+    Not a ValueError, OSError or RuntimeError: `transformers.pipeline` catches those while it loads, tries again in
+    other ways, and buries the first message under the last.
+    """
 
 
 class TextRecognitionPreTrainedModel(PreTrainedModel):
@@ -19,6 +28,34 @@ class TextRecognitionPreTrainedModel(PreTrainedModel):
 
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as `PreTrainedModel.from_pretrained` does (same arguments).
+
+        Raises:
+            CheckpointError: a folder without weights, damaged weights, or weights that do not fit the configuration.
+        """
+        name = pretrained_model_name_or_path
+        plain = not any(kwargs.get(key) for key in ("subfolder", "variant", "gguf_file"))
+        if plain and name is not None and Path(name).is_dir():
+            if not any(any(Path(name).glob(pattern)) for pattern in ("*.safetensors", "*.safetensors.index.json")):
+                raise CheckpointError(
+                    f"{name}: has no weights, expected model.safetensors. Copy or download the checkpoint again, whole."
+                )
+        try:
+            return super().from_pretrained(name, *args, **kwargs)
+        except Exception as error:
+            if type(error).__name__ == "SafetensorError":
+                raise CheckpointError(
+                    f"{name}: the weights are damaged ({error}). Copy or download the checkpoint again, whole."
+                ) from error
+            if "ignore_mismatched_sizes" in str(error):
+                raise CheckpointError(
+                    f"{name}: the weights do not fit config.json (the shapes are listed above). Take both from the "
+                    "same checkpoint; to begin with a new head, pass ignore_mismatched_sizes=True."
+                ) from error
+            raise
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save as `PreTrainedModel.save_pretrained` does (same arguments), with the whole of the code beside it."""

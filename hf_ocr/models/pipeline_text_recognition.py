@@ -46,7 +46,7 @@ class TextRecognitionPipeline(Pipeline):
         batch_size (int): images read at once; 64, or 1 for a model that only generates.
         num_workers (int): threads that load and prepare images; 0 does so in the calling thread.
         max_new_tokens (int): longest text, in tokens; for a recognizer, in characters.
-        generate_kwargs (dict): for `generate`; for a recognizer the further arguments of its `recognize`, as `num_beams`.
+        generate_kwargs (dict): arguments of `generate`; for a recognizer of its `recognize`, as `num_beams`.
         timeout (float): seconds to wait for a URL.
         return_scores (bool): adds "score", the probability of the text given the image, in [0, 1].
         return_boxes ("char" or "word"): adds "characters" or "words": `{"text", "score", "box"}` each, the box
@@ -62,6 +62,10 @@ class TextRecognitionPipeline(Pipeline):
             recognizer here takes one); an image that cannot be read.
         TypeError: an unknown keyword argument.
     """
+
+    tokenizer: Any
+    image_processor: Any
+    processor: Any
 
     # None: what is missing is reported here, with its cause. False also keeps transformers from asking on stdin
     # whether to trust the code of a folder whose classes are registered.
@@ -366,8 +370,7 @@ class TextRecognitionPipeline(Pipeline):
 def cpu_computes_bfloat16() -> bool:
     """Whether this CPU has instructions for bfloat16 products (AVX512-BF16 or AMX); without, float32 is faster."""
     return any(
-        getattr(torch.cpu, check, lambda: False)()
-        for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        getattr(torch.cpu, check, lambda: False)() for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
 
 

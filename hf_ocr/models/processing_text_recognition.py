@@ -83,6 +83,5 @@ class TextRecognitionProcessor(ProcessorMixin):
     ) -> list[str]:
         """Write `processor_config.json` and the tokenizer's files, and `preprocessor_config.json`, from which
         transformers 4 and whoever wants the image processor alone read; returns the paths of the two."""
-        image_files = self.image_processor.save_pretrained(save_directory)
         files = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
-        return [*files, *image_files]
+        return [*files, *self.image_processor.save_pretrained(save_directory)]

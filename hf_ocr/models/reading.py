@@ -26,7 +26,7 @@ IMAGE_ERRORS = (ValueError, MemoryError)
 
 
 class Character(NamedTuple):
-    """One character of a reading: its probability in [0, 1], and (left, top, right, bottom) in px of the given image."""
+    """One character of a reading: probability in [0, 1], box (left, top, right, bottom) in px of the given image."""
 
     text: str
     score: float
@@ -53,7 +53,7 @@ class Reading:
 class _Line(NamedTuple):
     """A prepared image in one of its turns; `width` and the size of `pixel_values` are px of the model's input."""
 
-    index: int
+    place: int  # among the images of the window
     degrees: int
     size: tuple[int, int]  # of the given image, px
     pixel_values: torch.Tensor  # float32 (C, H, W)
@@ -145,7 +145,7 @@ def iterate_readings(
         lines = [line for item in prepared if not isinstance(item, Reading) for line in item]
         for batch in _batches(lines, batch_size):
             for line, reading in zip(batch, _recognize(model, processor, batch, recognize_kwargs), strict=True):
-                candidates[line.index].append(reading)
+                candidates[line.place].append(reading)
         for readings in candidates:
             yield max(readings, key=_score_a_character)
 

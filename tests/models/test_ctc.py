@@ -142,23 +142,18 @@ def test_a_narrow_beam_returns_different_texts_with_full_probabilities_in_order(
             assert scores == sorted(scores, reverse=True)
 
 
-def test_a_prefix_that_left_the_beam_and_came_back_is_merged_with_its_longer_relatives() -> None:
-    """Over many frames with a narrow beam a prefix falls out while its children stay in; duplicates would be the sign of a lost relation."""
-    for seed in range(20):
-        logits = random_logits(8, 30, 3, seed, scale=0.7)
-        decoding = prefix_beam_search(logits, torch.full((8,), 30), 6, num_return_sequences=6, with_characters=False)
-        texts = texts_of(decoding)
-        for row in range(8):
-            assert len(set(texts[row * 6 : row * 6 + 6])) == 6
-
-
-def test_the_beam_matches_a_plain_prefix_beam_search_on_long_rows() -> None:
-    for seed in range(6):
-        logits = random_logits(3, 40, 6, seed, scale=1.0)
-        decoding = prefix_beam_search(logits, torch.full((3,), 40), 5, num_return_sequences=5, with_characters=False)
-        texts = texts_of(decoding)
-        for row in range(3):
-            assert set(texts[row * 5 : row * 5 + 5]) == plain_prefix_beam(logits[row], 5)
+@pytest.mark.parametrize(("beams", "symbols"), [(6, 3), (8, 3), (5, 6)])
+def test_a_narrow_beam_keeps_what_the_textbook_algorithm_keeps(beams: int, symbols: int) -> None:
+    """With few symbols, prefixes often leave the beam and come back while their children stay: still to be merged."""
+    logits = random_logits(24, 50, symbols)
+    decoding = prefix_beam_search(
+        logits, torch.full((24,), 50), beams, num_return_sequences=beams, with_characters=False
+    )
+    texts = texts_of(decoding)
+    for row in range(24):
+        found = texts[row * beams : (row + 1) * beams]
+        assert len(set(found)) == beams
+        assert set(found) == plain_prefix_beam(logits[row], beams)
 
 
 def plain_prefix_beam(logits: Tensor, beams: int) -> set[Text]:
@@ -181,7 +176,7 @@ def plain_prefix_beam(logits: Tensor, beams: int) -> set[Text]:
 
 
 def test_the_beam_reads_what_greedy_search_cannot() -> None:
-    """Blank is the best symbol of either frame, yet "1" has more paths: 0.4 * 0.6 * 2 + 0.4 * 0.4 = 0.64 against 0.36."""
+    """Blank is the best symbol of either frame, yet 1 has more paths: 0.4 * 0.6 * 2 + 0.4 * 0.4 = 0.64 against 0.36."""
     logits = torch.tensor([[[0.6, 0.4], [0.6, 0.4]]]).log()
     lengths = torch.tensor([2])
     assert texts_of(greedy_search(logits, lengths)) == [()]
@@ -219,7 +214,7 @@ def test_with_only_the_blank_allowed_nothing_is_read() -> None:
 LEXICON: list[Text] = [(1,), (), (2, 1), (1, 1), (3, 3, 2), (1, 2, 3, 1), (2, 2, 2, 2), (3,)]
 
 
-@pytest.mark.parametrize("cells", [1, 1 << 18])
+@pytest.mark.parametrize("cells", [1, 1 << 16])
 def test_lexicon_search_picks_the_most_probable_word(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hf_ocr.models.ctc.LEXICON_CELLS", cells)  # one word at a time, or all of them
     logits = random_logits(18, 5, 4)
@@ -296,11 +291,18 @@ def test_alignment_follows_the_best_path_of_the_text() -> None:
             assert alignment.peak_frames[row, index].item() == max(own, key=lambda frame: log_probs[row, frame, symbol])
 
 
-def test_spans_meet_half_way_and_reach_half_a_median_advance_outwards() -> None:
-    path = [0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 0, 0]  # peaks 3, 5, 10, 14: advances 2, 5, 4
-    spans = greedy_search(peaked_logits(path, 4), torch.tensor([20])).frame_spans
+@pytest.mark.parametrize(
+    ("peaks", "edges"),
+    [
+        ([3, 5, 10, 14], [1.5, 4.5, 8.0, 12.5, 16.5]),  # advances 2, 5, 4: median 4
+        ([4, 6, 12], [2.5, 5.5, 9.5, 14.5]),  # advances 2, 6: median 4
+    ],
+)
+def test_spans_meet_half_way_and_reach_half_a_median_advance_outwards(peaks: list[int], edges: list[float]) -> None:
+    path = [1 + peaks.index(frame) if frame in peaks else 0 for frame in range(20)]
+    spans = greedy_search(peaked_logits(path, 5), torch.tensor([20])).frame_spans
     assert spans is not None
-    assert spans.tolist() == [[[1.5, 4.5], [4.5, 8.0], [8.0, 12.5], [12.5, 16.5]]]
+    assert spans[0].tolist() == [[start, end] for start, end in itertools.pairwise(edges)]
 
 
 def test_spans_end_at_the_row() -> None:

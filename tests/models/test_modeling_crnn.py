@@ -115,7 +115,9 @@ def test_loss_is_the_stated_mean_and_ignores_label_padding():
     single = [model(images[i : i + 1], labels=labels[i : i + 1]).loss for i in range(2)]
     torch.testing.assert_close(loss, sum(single) / 2)
     output = model(images[:1])
-    nll = nn.functional.ctc_loss(output.logits.log_softmax(-1).transpose(0, 1), labels[:1], (20,), (3,), reduction="sum")
+    nll = nn.functional.ctc_loss(
+        output.logits.log_softmax(-1).transpose(0, 1), labels[:1], (20,), (3,), reduction="sum"
+    )
     torch.testing.assert_close(single[0], nll / 3**0.5)
     longer = torch.cat([labels, torch.full((2, 4), -100)], dim=1)
     torch.testing.assert_close(model(images, labels=longer).loss, loss)
@@ -123,7 +125,12 @@ def test_loss_is_the_stated_mean_and_ignores_label_padding():
 
 @pytest.mark.parametrize(
     ("label", "message"),
-    [([1, 1, 1, 1, 1, 1, 1, 1, 1], "frames"), ([1, 7], "outside the alphabet"), ([0, 1], "outside"), ([], "no characters")],
+    [
+        ([1, 1, 1, 1, 1, 1, 1, 1, 1], "frames"),
+        ([1, 7], "outside the alphabet"),
+        ([0, 1], "outside"),
+        ([], "no characters"),
+    ],
     ids=["unalignable", "id", "blank", "empty"],
 )
 def test_bad_labels_are_an_error_or_counted_and_skipped(label, message):
@@ -179,7 +186,11 @@ def test_recognize_gives_spans_inside_the_image_and_keeps_the_mode():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"image_height": 64}, "reduces"), ({"conv_channels": [4] * 6}, "one entry"), ({"invalid_labels": "drop"}, "drop")],
+    [
+        ({"image_height": 64}, "reduces"),
+        ({"conv_channels": [4] * 6}, "one entry"),
+        ({"invalid_labels": "drop"}, "drop"),
+    ],
 )
 def test_configuration_names_what_does_not_fit(settings, message):
     with pytest.raises(ValueError, match=message):

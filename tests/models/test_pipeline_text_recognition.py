@@ -5,6 +5,7 @@ import http.server
 import io
 import socket
 import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -156,8 +157,10 @@ def test_a_url_is_fetched_and_a_silent_one_gives_up(read, tmp_path):
         server.shutdown()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/line.png"
+        start = time.monotonic()
         with pytest.raises(ValueError, match=r"line\.png"):
             read(url, timeout=0.2)
+        assert time.monotonic() - start < 5, "without the argument it is ten seconds"
         (skipped,) = read(url, timeout=0.2, on_error="skip")
         assert "127.0.0.1" in skipped["error"]
 

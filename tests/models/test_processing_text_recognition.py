@@ -104,7 +104,6 @@ def test_saving_and_loading_changes_nothing(
     loaded.save_pretrained(tmp_path / "two")
     for file in (tmp_path / "one").iterdir():
         assert file.read_text("utf-8") == (tmp_path / "two" / file.name).read_text("utf-8")
-    want = processor(lines(50, 70), ["a b", "c"], return_tensors="np")
     images = lines(50, 70)
     want, got = (each(images, ["a b", "c"], return_tensors="np") for each in (processor, loaded))
     assert all(np.array_equal(got[name], want[name]) for name in want)

@@ -80,7 +80,9 @@ def bars(text, height=32, bar=20, gap=12):
 
 def close(boxes, expected, tolerance=1.5):
     return len(boxes) == len(expected) and all(
-        abs(a - b) <= tolerance for box, other in zip(boxes, expected, strict=True) for a, b in zip(box, other, strict=True)
+        abs(a - b) <= tolerance
+        for box, other in zip(boxes, expected, strict=True)
+        for a, b in zip(box, other, strict=True)
     )
 
 
@@ -107,6 +109,14 @@ def test_a_turned_line_is_read_in_the_turn_with_the_best_score_and_its_boxes_tur
         ImageDraw.Draw(marked).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=1)
         expected.append(marked.transpose(turn).getbbox())
     assert close([character.box for character in reading.characters], expected)
+
+
+def test_a_long_turned_line_is_not_beaten_by_a_short_doubtful_reading():
+    text = "a" * 8 + "b" * 8 + "c" * 9  # 0.9 ** 25 is below the 0.1 of an upright guess at one character
+    (reading,) = read_images(BarReader(), bar_processor(), [bars(text)[0].transpose(Image.Transpose.ROTATE_90)])
+    assert reading.text == text
+    assert reading.score == pytest.approx(0.9**25)
+    assert reading.score < 0.1
 
 
 def test_a_wide_line_is_read_once_and_a_tall_one_three_times():

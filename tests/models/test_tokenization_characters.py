@@ -51,6 +51,8 @@ def test_an_alphabet_may_hold_a_letter_and_a_mark_beside_each_other() -> None:
     tokenizer = CharacterTokenizer.from_alphabet("x\N{COMBINING MACRON}e\N{COMBINING ACUTE ACCENT}")
     assert tokenizer.alphabet == ["x", "\N{COMBINING MACRON}", "e", "\N{COMBINING ACUTE ACCENT}"]
     assert tokenizer.label_ids("x\N{COMBINING MACRON}") == [1, 2]
+    both = CharacterTokenizer.from_alphabet("e\N{COMBINING ACUTE ACCENT}é")
+    assert both.label_ids("e\N{COMBINING ACUTE ACCENT}") == both("e\N{COMBINING ACUTE ACCENT}")["input_ids"] == [3]
 
 
 @pytest.mark.parametrize("padding", [0, -100])

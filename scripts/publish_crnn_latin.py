@@ -1,0 +1,139 @@
+"""Puts the final weights of a run into the package, measures them on the test files and writes record and card.
+
+    python scripts/publish_crnn_latin.py --run runs/crnn-small-latin --data DATA
+
+The test files are read here and nowhere else. The synthetic sets are rendered by seed: "unseen" from font families that
+no training line used, "seen" from the others.
+"""
+
+import argparse
+import json
+import shutil
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from hf_ocr.bundle import save_bundle
+from hf_ocr.card import write_card
+from hf_ocr.data.fonts import find_fonts, load_words, split_families
+from hf_ocr.data.lines import read_lines
+from hf_ocr.data.synthetic_lines import SyntheticLines
+from hf_ocr.evaluation import Report, evaluate
+from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
+from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
+from hf_ocr.record import DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
+from hf_ocr.registration import default_checkpoint
+from hf_ocr.report import contact_sheet, report_to_dict, report_to_table
+
+ROOT = Path(__file__).resolve().parent.parent
+TEST_SETS = {
+    "sroie_lines": ("receipt lines (SROIE, split by shop)", "CC-BY-4.0", "ICDAR 2019 scanned receipts"),
+    "iiit5k": ("scene words (IIIT 5K-Word)", None, "IIIT 5K-Word, Mishra et al. 2012"),
+    "icdar2015_words": ("incidental scene words (ICDAR 2015, all 2,077)", None, "ICDAR 2015 Robust Reading, task 4.3"),
+}
+LIMITS = (
+    "It reads one line or word; it does not find text on a page.",
+    "Handwriting and blackletter were not in its training data.",
+    "Words turned by more than about 30 degrees, curved text and letters below about 8 px are read badly.",
+    "Scene words are read less well than by networks several times its size (see the results).",
+)
+
+
+def install(run: Path, folder: Path) -> None:
+    """The averaged weights of the run as float16, without the code that `save_pretrained` puts beside them."""
+    model = CrnnForTextRecognition.from_pretrained(run / "final")
+    model.config.invalid_labels = model.config.empty_labels = "error"
+    processor = TextRecognitionProcessor.from_pretrained(run / "final")
+    shutil.rmtree(folder, ignore_errors=True)
+    save_bundle(model, processor, folder, weights_dtype=torch.float16)
+    for module in folder.glob("*.py"):
+        module.unlink()
+    for path in folder.glob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "auto_map" in json.dumps(content):
+            path.write_text(json.dumps(_without_code(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _without_code(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    return {k: _without_code(v) for k, v in content.items() if k not in ("auto_map", "custom_pipelines")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="output_dir of scripts/train_crnn_latin.py")
+    parser.add_argument("--data", type=Path, required=True, help="folder with sroie_lines, iiit5k, icdar2015_words")
+    parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst lines of each set")
+    arguments = parser.parse_args()
+    folder = default_checkpoint()
+    install(arguments.run, folder)
+    model = CrnnForTextRecognition.from_pretrained(folder)
+    processor = TextRecognitionProcessor.from_pretrained(folder)
+    reader = model.reading_copy(torch.float32)
+
+    results = []
+
+    def measure(dataset: str, split: str, title: str, rows: Any, files: tuple[Any, ...] = ()) -> None:
+        report: Report = evaluate(reader, processor, tqdm(rows, desc=title, disable=None))
+        print(f"\n{title}\n{report_to_table(report)}")
+        results.append(Result(dataset, split, report_to_dict(report), title, files))
+        if arguments.sheets:
+            arguments.sheets.mkdir(parents=True, exist_ok=True)
+            contact_sheet(report, rows).save(arguments.sheets / f"{dataset}-{split}.png")
+
+    for name, (title, _, _) in TEST_SETS.items():
+        file = arguments.data / name / "test.parquet"
+        measure(name, "test", title, read_lines(file), (fingerprint(file),))
+    seen, unseen = split_families(find_fonts(), held_out=0.15, seed=0)
+    for split, faces in (("unseen fonts", unseen), ("seen fonts", seen)):
+        lines = SyntheticLines(faces, load_words(), seed=20_000, styles={"document": 1.0})
+        rows = [row for row in (lines[index] for index in range(1010)) if row["text"]][:1000]
+        measure("synthetic documents", split, f"synthetic lines, document style, {split}", rows)
+
+    log = [json.loads(line) for line in (arguments.run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    settings = json.loads((arguments.run / "settings.json").read_text(encoding="utf-8"))
+    record = RunRecord(
+        name=folder.name,
+        description=(
+            "A convolutional recurrent network with a CTC head that reads lines and words of printed Latin text: "
+            "receipts, documents, screens, signs. Small enough for any CPU."
+        ),
+        model=describe_model(model, processor),
+        settings=settings,
+        created=date.today().isoformat(),
+        hours=round(log[-1]["seconds"] / 3600, 2),
+        steps=log[-1]["step"],
+        lines_seen=log[-1]["lines"],
+        hardware=hardware(),
+        versions=versions(),
+        training_data=(
+            DataSource("synthetic lines", origin=f"hf_ocr.data.synthetic_lines, {len(seen)} font faces, seed 0"),
+            *(
+                DataSource(
+                    name,
+                    "train",
+                    len(Dataset.from_parquet(str(arguments.data / name / "train.parquet"))),
+                    origin,
+                    licence,
+                    (fingerprint(arguments.data / name / "train.parquet"),),
+                )
+                for name, (_, licence, origin) in TEST_SETS.items()
+            ),
+        ),
+        results=tuple(results),
+        weights=(fingerprint(folder / "model.safetensors"),),
+        languages=("en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv"),
+        limits=LIMITS,
+        command="python scripts/train_crnn_latin.py --data DATA --output_dir runs/crnn-small-latin",
+        evaluation_command="python scripts/publish_crnn_latin.py --run runs/crnn-small-latin --data DATA",
+    )
+    write_card(record.save(ROOT / "model_cards"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Contract: texts to ids and back, and what `recognize` may read."""
+
+import itertools
+from typing import Any
+
+import torch
+from contracts.tiny_configs import ALPHABET, FEW, tiny_batch, tiny_lines, tiny_model, tiny_processor
+from transformers import pipeline
+
+WORDS = ["abba", "b€e", "0 1", "é"]
+
+
+def encoding_and_decoding_is_the_identity(model_class: Any) -> None:
+    processor = tiny_processor(model_class)
+    texts = [*ALPHABET, ALPHABET, ALPHABET[::-1], "aa bb  ", " ", ""]
+    labels = processor(text=texts, return_tensors="pt")["labels"]
+    assert processor.batch_decode(labels) == texts, "decoding labels does not give their texts back"
+    ids = labels.masked_fill(labels == -100, 0)
+    assert processor.batch_decode(ids) == texts, "decoding padded ids does not give their texts back"
+    for text, row in zip(texts, ids, strict=True):
+        assert processor.decode(row) == text, f"decoding the ids of {text!r} alone gives something else"
+        assert int((row != 0).sum()) == len(text), f"{text!r} has other than one id a character"
+
+
+def blank_and_padding_never_appear(model_class: Any) -> None:
+    model, processor = tiny_model(model_class), tiny_processor(model_class)
+    inputs = tiny_batch(model_class)
+    for name, settings in {
+        "greedy": {},
+        "beams": {"num_beams": 4},
+        "lexicon": {"lexicon": _ids(processor, WORDS)},
+        "allowed": {"allowed_ids": _ids(processor, ["abc"])[0].tolist()},
+    }.items():
+        result = model.recognize(**inputs, **settings)
+        sequences = result.sequences
+        assert sequences.dtype == torch.int64, f"{name}: sequences are {sequences.dtype}"
+        assert ((sequences >= 0) & (sequences < model.config.vocab_size)).all(), f"{name}: ids outside the alphabet"
+        lengths = (sequences != 0).sum(-1)
+        behind = torch.arange(sequences.shape[1]) >= lengths[:, None]
+        assert (sequences[behind] == 0).all(), f"{name}: a blank inside a text"
+        texts = processor.batch_decode(sequences)
+        assert [len(text) for text in texts] == lengths.tolist(), f"{name}: texts of other lengths than their ids"
+        assert set("".join(texts)) <= set(ALPHABET), f"{name}: characters outside the alphabet"
+        assert any(texts), f"{name}: nothing was read"
+        assert ((result.scores >= 0) & (result.scores <= 1)).all(), f"{name}: scores are no probabilities"
+        assert result.character_scores.shape == sequences.shape, f"{name}: shape of character_scores"
+        assert not result.character_scores[behind].any(), f"{name}: scores of padding"
+        if result.character_spans is not None:
+            spans = result.character_spans
+            assert spans.shape == (*sequences.shape, 2), f"{name}: shape of character_spans"
+            assert not spans[behind].any(), f"{name}: spans of padding"
+            inside = (spans[..., 0] >= 0) & (spans[..., 0] < spans[..., 1]) & (spans[..., 1] <= inputs["widths"][:, None])
+            assert inside[~behind].all(), f"{name}: a span outside its image"
+
+
+def lexicon_and_allowed_ids_restrict(model_class: Any) -> None:
+    model, processor = tiny_model(model_class), tiny_processor(model_class)
+    inputs = tiny_batch(model_class)
+    found = model.recognize(**inputs, lexicon=_ids(processor, WORDS))
+    texts = processor.batch_decode(found.sequences)
+    assert set(texts) <= set(WORDS), f"{texts} is not in the lexicon {WORDS}"
+    scores = torch.stack([model.recognize(**inputs, lexicon=_ids(processor, [word])).scores for word in WORDS])
+    best = [WORDS[index] for index in scores.argmax(0).tolist()]
+    assert texts == best, f"{texts} is not the best of the lexicon, {best}"
+    torch.testing.assert_close(found.scores, scores.amax(0), msg="the score of a word depends on the lexicon")
+    for num_beams in (1, 4):
+        allowed = _ids(processor, ["ab 0"])[0].tolist()
+        texts = processor.batch_decode(model.recognize(**inputs, allowed_ids=allowed, num_beams=num_beams).sequences)
+        assert set("".join(texts)) <= set("ab 0"), f"{num_beams} beams: {texts} has characters that are not allowed"
+
+
+def one_beam_is_greedy(model_class: Any) -> None:
+    """The best symbol of every frame, repeats collapsed, id 0 dropped."""
+    model = tiny_model(model_class)
+    inputs = tiny_batch(model_class)
+    with torch.no_grad():
+        output = model(**inputs)
+    best = output.logits.argmax(-1)
+    expected = [
+        _collapsed(row[:length]) for row, length in zip(best.tolist(), output.logit_lengths.tolist(), strict=True)
+    ]
+    for settings in ({}, {"num_beams": 1}):
+        texts = _texts(model.recognize(**inputs, **settings).sequences)
+        assert texts == expected, "one beam does not read the best path"
+
+
+def a_wide_beam_reads_the_most_probable_text(model_class: Any) -> None:
+    """Against the enumeration of all paths, with few symbols and few frames."""
+    model = tiny_model(model_class, vocab_size=FEW)
+    config = model.config
+    generator = torch.Generator().manual_seed(0)
+    pixel_values = torch.rand(24, config.num_channels, config.image_height, 20, generator=generator) * 2 - 1
+    widths = torch.tensor([20, 17, 16, 12] * 6)
+    with torch.no_grad():
+        output = model(pixel_values, widths)
+    frames = output.logits.shape[1]
+    assert frames <= 6, "too many frames to enumerate their paths"
+    found = model.recognize(pixel_values, widths, num_beams=FEW**frames)
+    best_paths = 0
+    for row, length in enumerate(output.logit_lengths.tolist()):
+        probabilities = output.logits[row, :length].double().softmax(-1)
+        texts: dict[tuple[int, ...], float] = {}
+        for path in itertools.product(range(FEW), repeat=length):
+            text = _collapsed(path)
+            probability = float(probabilities[range(length), path].prod())
+            texts[text] = texts.get(text, 0.0) + probability
+        best = max(texts, key=texts.__getitem__)
+        assert _texts(found.sequences[row : row + 1])[0] == best, f"row {row}: a wide beam misses the best text"
+        assert abs(float(found.scores[row]) - texts[best]) < 1e-5, f"row {row}: the score is no probability of the text"
+        best_paths += best == _collapsed(probabilities.argmax(-1).tolist())
+    assert best_paths < len(widths), "the lines tell nothing: the best path is always the best text"
+
+
+def loss_and_score_agree(model_class: Any) -> None:
+    """Of texts of one length: -log P(text | image) is the loss times a factor, whatever mean the family states."""
+    model, processor = tiny_model(model_class), tiny_processor(model_class)
+    inputs = {name: tensor[:1] for name, tensor in tiny_batch(model_class).items()}
+    words = ["abc", "bb0", "€ é", "hah"]
+    ids = _ids(processor, words)
+    with torch.no_grad():
+        losses = torch.stack([model(**inputs, labels=ids[row : row + 1]).loss for row in range(len(words))])
+    scores = torch.cat([model.recognize(**inputs, lexicon=ids[row : row + 1]).scores for row in range(len(words))])
+    factors = -scores.log() / losses
+    torch.testing.assert_close(
+        factors, factors[:1].expand_as(factors), atol=0, rtol=1e-4, msg="the loss is not that of what the score is of"
+    )
+
+
+def nothing_in_is_nothing_out(model_class: Any) -> None:
+    model, processor = tiny_model(model_class), tiny_processor(model_class)
+    empty = processor(images=[], return_tensors="pt")
+    result = model.recognize(**empty)
+    assert len(result.sequences) == len(result.scores) == 0, "no images give readings"
+    assert processor.batch_decode(result.sequences) == [], "no ids give texts"
+    read = pipeline("image-to-text", model=model, processor=processor, device="cpu", dtype=torch.float32)
+    assert read([]) == [], "an empty list gives results"
+    assert list(read(iter([]))) == [], "an empty iterator gives results"
+    for count in (1, 2):
+        found = read(tiny_lines(count))
+        shape = [list(result[0]) for result in found]
+        assert shape == [["generated_text"]] * count, f"{count} images give {found}"
+
+
+def _ids(processor: Any, texts: list[str]) -> torch.Tensor:
+    labels = processor(text=texts, return_tensors="pt")["labels"]
+    return labels.masked_fill(labels == -100, 0)
+
+
+def _collapsed(path: Any) -> tuple[int, ...]:
+    return tuple(symbol for symbol, _ in itertools.groupby(path) if symbol != 0)
+
+
+def _texts(sequences: torch.Tensor) -> list[tuple[int, ...]]:
+    return [tuple(symbol for symbol in row if symbol != 0) for row in sequences.tolist()]
+
+
+CONTRACTS = (
+    encoding_and_decoding_is_the_identity,
+    blank_and_padding_never_appear,
+    lexicon_and_allowed_ids_restrict,
+    one_beam_is_greedy,
+    a_wide_beam_reads_the_most_probable_text,
+    loss_and_score_agree,
+    nothing_in_is_nothing_out,
+)
