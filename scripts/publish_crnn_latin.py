@@ -95,6 +95,10 @@ def main() -> None:
         rows = [row for row in (lines[index] for index in range(1010)) if row["text"]][:1000]
         measure("synthetic documents", split, f"synthetic lines, document style, {split}", rows)
 
+    samples = read_lines(ROOT / "tests" / "samples")
+    picture = contact_sheet(evaluate(reader, processor, samples), samples)
+    picture.save(ROOT / "model_cards" / f"{folder.name}.png", optimize=True)
+
     log = [json.loads(line) for line in (arguments.run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     settings = json.loads((arguments.run / "settings.json").read_text(encoding="utf-8"))
     record = RunRecord(

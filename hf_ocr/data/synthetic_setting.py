@@ -84,16 +84,17 @@ def set_line(line: str, setting: Setting, draw: random.Random) -> Ink | None:
     """Draw a line with its neighbours; None where nothing shows (a face may draw nothing for a sign)."""
     font, spacing = setting.font, setting.spacing
     size = font.size
+    mode = "1" if setting.bilevel else "L"  # without anti-aliasing, hinting gives other widths
     pieces: list[tuple[float, str]]
     if spacing or setting.gap or setting.jitter:
         pieces, x, run, start = [], 0.0, "", 0.0
         for position, character in enumerate(line):
             if spacing or setting.jitter:
                 pieces.append((x, character))
-                x += font.getlength(character) + spacing
+                x += font.getlength(character, mode) + spacing
             else:
                 run += character
-                x = start + font.getlength(run)
+                x = start + font.getlength(run, mode)
             if setting.gap and position == setting.gap[0]:
                 if run:
                     pieces.append((start, run))
@@ -103,7 +104,9 @@ def set_line(line: str, setting: Setting, draw: random.Random) -> Ink | None:
             pieces.append((start, run))
     else:
         pieces = [(0.0, line)]
-    boxes = [(x, font.getbbox(piece, anchor="ls", stroke_width=setting.stroke)) for x, piece in pieces if piece != " "]
+    boxes = [
+        (x, font.getbbox(piece, mode, anchor="ls", stroke_width=setting.stroke)) for x, piece in pieces if piece != " "
+    ]
     if not boxes:
         return None
     left = min(x + box[0] for x, box in boxes)
@@ -117,14 +120,14 @@ def set_line(line: str, setting: Setting, draw: random.Random) -> Ink | None:
     margin_y = setting.margin + (round(0.9 * size) if crowded else 0)
     canvas = Image.new("L", (math.ceil(right - left) + 2 * margin_x, math.ceil(bottom - top) + 2 * margin_y))
     pen = ImageDraw.Draw(canvas)
-    pen.fontmode = "1" if setting.bilevel else "L"
+    pen.fontmode = mode
     origin_x, origin_y = margin_x - left, margin_y - top
     for x, piece in pieces:
         shift = draw.gauss(0, setting.jitter) if setting.jitter else 0.0
         pen.text((origin_x + x, origin_y + shift), piece, fill=255, font=font, anchor="ls", stroke_width=setting.stroke)
     box = canvas.getbbox()  # the boxes of the pieces reach to the ends of their advances, beyond the ink
-    if box is None:
-        return None
+    if box is None or box[0] == 0 or box[1] == 0 or box[2] == canvas.width or box[3] == canvas.height:
+        return None  # nothing, or a face whose ink is not where it says
     space = max(0.2 * size, font.getlength(" ")) + spacing
     offset = draw.uniform(-0.6, 0.1) * size
     for text, x, y, anchor in (

@@ -1,11 +1,10 @@
 """The pipeline: images of text lines or words in, `[{"generated_text": str}]` out."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from inspect import signature
-from itertools import chain, islice
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -14,14 +13,14 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.pipelines.base import Pipeline
 
+from .generation import generate_readings
 from .image_loading import load_image
 from .processing_text_recognition import TextRecognitionProcessor
-from .reading import IMAGE_ERRORS, Character, Reading, iterate_readings
+from .reading import Character, Reading, iterate_readings
 
 # Images read at once when the caller names no number. A model that only generates reads one at a time, as the
 # pipeline always did: a batch of a large decoder may not fit the memory.
 BATCH_SIZE = 64
-MAX_NEW_TOKENS = 256
 
 
 class TextRecognitionPipeline(Pipeline):
@@ -236,8 +235,18 @@ class TextRecognitionPipeline(Pipeline):
 
         on_error = preprocess_params.get("on_error", "raise")
         if not self._recognizes:
-            return_scores = postprocess_params.get("return_scores", False)
-            yield from self._generate(sources, load, batch_size, executor, on_error, return_scores, generate_kwargs)
+            yield from generate_readings(
+                self.model,
+                self.tokenizer,
+                self.image_processor,
+                sources,
+                batch_size=batch_size,
+                with_scores=postprocess_params.get("return_scores", False),
+                load=load,
+                on_error=on_error,
+                executor=executor,
+                **generate_kwargs,
+            )
             return
         longest = generate_kwargs.pop("max_new_tokens", None)
         for reading in iterate_readings(
@@ -289,82 +298,6 @@ class TextRecognitionPipeline(Pipeline):
         if self.model.dtype != torch.float32:
             return self.model.dtype
         return torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
-
-    def _generate(
-        self,
-        sources: Iterable[Any],
-        load: Any,
-        batch_size: int,
-        executor: Any,
-        on_error: str,
-        return_scores: bool,
-        generate_kwargs: dict[str, Any],
-    ) -> Iterator[list[Reading]]:
-        settings = self._generation_settings(generate_kwargs)
-        if return_scores:
-            settings.update(return_dict_in_generate=True, output_scores=True)
-
-        def prepare(source: Any) -> dict[str, torch.Tensor] | Reading:
-            try:
-                image = load(source).convert("RGB")  # what the stock image processors expect
-                return dict(self.image_processor(images=image, return_tensors="pt"))
-            except IMAGE_ERRORS as error:
-                if on_error == "raise":
-                    raise
-                return Reading("", 0.0, error=str(error) or type(error).__name__)
-
-        remaining = iter(sources)
-        while window := list(islice(remaining, batch_size)):
-            prepared = list((map if executor is None else executor.map)(prepare, window))
-            readings: list[list[Reading]] = [[item] if isinstance(item, Reading) else [] for item in prepared]
-            # Only images of one size are read together, so that none is padded on account of another.
-            groups: dict[Any, list[int]] = defaultdict(list)
-            for index, item in enumerate(prepared):
-                if not isinstance(item, Reading):
-                    groups[tuple((name, tensor.shape) for name, tensor in item.items())].append(index)
-            for shapes, indices in groups.items():
-                inputs = {name: torch.cat([prepared[index][name] for index in indices]) for name, _ in shapes}
-                texts, scores = self._generate_batch(inputs, settings)
-                answers = len(texts) // len(indices)
-                for row, (text, score) in enumerate(zip(texts, scores, strict=True)):
-                    readings[indices[row // answers]].append(Reading(text, score))
-            yield from readings
-
-    def _generate_batch(
-        self, inputs: dict[str, torch.Tensor], settings: dict[str, Any]
-    ) -> tuple[list[str], list[float]]:
-        inputs = {
-            name: tensor.to(self.device, self.model.dtype if tensor.is_floating_point() else None)
-            for name, tensor in inputs.items()
-        }
-        output = self.model.generate(**inputs, **settings)
-        if isinstance(output, torch.Tensor):
-            return self.tokenizer.batch_decode(output, skip_special_tokens=True), [0.0] * len(output)
-        steps = self.model.compute_transition_scores(
-            output.sequences, output.scores, getattr(output, "beam_indices", None), normalize_logits=True
-        )
-        tokens = output.sequences[:, -steps.shape[1] :]
-        end = settings.get("eos_token_id", self.model.generation_config.eos_token_id)
-        ends = torch.isin(tokens, torch.as_tensor([] if end is None else end).to(tokens))
-        behind_the_end = (ends.cumsum(-1) - ends.long()) > 0
-        scores = steps.float().masked_fill(behind_the_end, 0.0).sum(-1).exp()
-        return self.tokenizer.batch_decode(output.sequences, skip_special_tokens=True), scores.tolist()
-
-    def _generation_settings(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The caller's arguments, with a bound on the length and the tokenizer's padding where nothing sets them."""
-        settings = dict(generate_kwargs)
-        generation_config = settings.get("generation_config", self.model.generation_config)
-        known = {**generation_config.to_diff_dict(), **settings}
-        if known.get("pad_token_id") is None and self.tokenizer.pad_token_id is not None:
-            settings["pad_token_id"] = self.tokenizer.pad_token_id
-        if known.get("max_new_tokens") is None and known.get("max_length") is None:
-            settings["max_new_tokens"] = MAX_NEW_TOKENS
-        # Some decoders have no position behind their last: without the cap a line that does not end is an IndexError.
-        decoder = getattr(self.model.config, "decoder", None)
-        positions = getattr(decoder, "max_position_embeddings", None)
-        if positions is not None and settings.get("max_new_tokens") is not None:
-            settings["max_new_tokens"] = min(settings["max_new_tokens"], positions - 2)
-        return settings
 
 
 def cpu_computes_bfloat16() -> bool:

@@ -54,7 +54,9 @@ def wrong_labels_are_named(model_class: Any) -> None:
         rows[1, : len(label)] = torch.tensor(label)
         _refused(lambda rows=rows: model(pixel_values, labels=rows), "labels", *needles)
     for labels in (torch.ones(3, 2, dtype=torch.int64), torch.ones(2, dtype=torch.int64)):
-        _refused(lambda labels=labels: model(pixel_values, labels=labels), "labels", str(tuple(labels.shape)), "expected")
+        _refused(
+            lambda labels=labels: model(pixel_values, labels=labels), "labels", str(tuple(labels.shape)), "expected"
+        )
 
 
 def _images(model: Any) -> torch.Tensor:

@@ -49,7 +49,9 @@ def blank_and_padding_never_appear(model_class: Any) -> None:
             spans = result.character_spans
             assert spans.shape == (*sequences.shape, 2), f"{name}: shape of character_spans"
             assert not spans[behind].any(), f"{name}: spans of padding"
-            inside = (spans[..., 0] >= 0) & (spans[..., 0] < spans[..., 1]) & (spans[..., 1] <= inputs["widths"][:, None])
+            inside = (
+                (spans[..., 0] >= 0) & (spans[..., 0] < spans[..., 1]) & (spans[..., 1] <= inputs["widths"][:, None])
+            )
             assert inside[~behind].all(), f"{name}: a span outside its image"
 
 

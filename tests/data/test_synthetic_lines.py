@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from hf_ocr.data import synthetic_grounds as grounds
 from hf_ocr.data.fonts import FontFace
@@ -106,6 +106,21 @@ def test_gap_and_spacing_widen_the_line(face):
     widths = [ink.box[2] - ink.box[0] for ink in (plain, gap, loose)]
     assert abs(widths[1] - widths[0] - 90) < 3
     assert abs(widths[2] - widths[0] - 9 * 10) < 8
+
+
+@pytest.mark.parametrize("size", [15, 18, 23, 31])
+def test_bilevel_lines_are_whole(face, size):
+    """Hinting without anti-aliasing makes a line wider or narrower: the canvas must be measured in the same way."""
+    text = "available until 12.50"
+    font = font_of(face, size)
+    ink = set_line(text, Setting(font, bilevel=True), random.Random(0))
+    whole = Image.new("1", (1000, 100))
+    pen = ImageDraw.Draw(whole)
+    pen.fontmode = "1"
+    pen.text((100, 60), text, fill=1, font=font, anchor="ls")
+    left, top, right, bottom = whole.getbbox()
+    assert set(np.unique(np.asarray(ink.layers[0][0]))) == {0, 255}
+    assert (ink.box[2] - ink.box[0], ink.box[3] - ink.box[1]) == (right - left, bottom - top)
 
 
 def test_nothing_to_show_is_none(face):
