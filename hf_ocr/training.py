@@ -17,8 +17,11 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, get_cosine_with_min_lr_schedule_with_warmup
 
 from hf_ocr.checkpointing import list_checkpoints, load_checkpoint, save_checkpoint
-from hf_ocr.data.batches import LineChunks
+from hf_ocr.data.batches import ChunkSequence, LineChunks
 from hf_ocr.evaluation import Report
+
+
+MAX_BAD_BATCHES = 10
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class TrainingConfig:
 def train(
     model: torch.nn.Module,
     processor: Any,
-    chunks: LineChunks,
+    chunks: LineChunks | ChunkSequence,
     config: TrainingConfig,
     evaluate_average: Callable[[torch.nn.Module], dict[str, Report]] | None = None,
 ) -> torch.nn.Module:
@@ -84,24 +87,34 @@ def train(
     )
     average.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    step, progress = 0, {"seconds": 0.0, "lines": 0, "skipped": 0}
+    step, progress = 0, {"seconds": 0.0, "lines": 0, "skipped": 0, "bad_batches": 0}
     if checkpoints := list_checkpoints(output):
         step, progress = load_checkpoint(checkpoints[-1], model, average, optimizer, scheduler)
     started = time.monotonic() - progress["seconds"]
-    batches = _batches_from(chunks, step, config.dataloader_num_workers)
+    batches = _batches_from(chunks, step + progress["bad_batches"], config.dataloader_num_workers)
     bar = tqdm(total=config.max_steps, initial=step, disable=None if accelerator.is_main_process else True)
     model.train()
     losses: list[float] = []
+    in_a_row = 0
     while step < config.max_steps:
         batch = {name: tensor.to(accelerator.device) for name, tensor in next(batches).items()}
         outputs = wrapped(**batch)
-        if not math.isfinite(outputs.loss.item()):
-            raise ValueError(
-                f"step {step}: the loss is {outputs.loss.item()}. Lower learning_rate (now {config.learning_rate}); "
-                f"the last good weights are in {output}."
-            )
         accelerator.backward(outputs.loss)
-        accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        # One bad batch must not reach the weights; a row of them means that the run itself has gone wrong. The norm is
+        # the same in every process, so that all of them leave the batch out.
+        finite = math.isfinite(float(norm))
+        in_a_row = 0 if finite else in_a_row + 1
+        if in_a_row == MAX_BAD_BATCHES:
+            raise ValueError(
+                f"step {step}: loss {outputs.loss.item()}, gradient norm {float(norm)}, not finite for {in_a_row} "
+                f"batches in a row. Lower learning_rate (now {config.learning_rate}) and start again: the run goes on "
+                f"from the last checkpoint in {output}."
+            )
+        if not finite:
+            optimizer.zero_grad()
+            progress["bad_batches"] += 1
+            continue
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
@@ -147,9 +160,9 @@ def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[
     ]
 
 
-def _batches_from(chunks: LineChunks, step: int, workers: int) -> Any:
-    """The batches of the steps from `step` on, without end."""
-    first, done = divmod(step, chunks.batches_per_chunk)
+def _batches_from(chunks: LineChunks | ChunkSequence, position: int, workers: int) -> Any:
+    """The batches from number `position` on, without end."""
+    first, done = divmod(position, chunks.batches_per_chunk)
     loader = DataLoader(
         chunks,
         batch_size=None,

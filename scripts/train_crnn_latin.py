@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset, concatenate_datasets
 
 from hf_ocr.data.augmentation import augment
-from hf_ocr.data.batches import LineChunks, Source
+from hf_ocr.data.batches import ChunkSequence, LineChunks, Source
 from hf_ocr.data.fonts import find_fonts, load_words, split_families
 from hf_ocr.data.synthetic_lines import SyntheticLines
 from hf_ocr.evaluation import Report, evaluate
@@ -22,6 +22,12 @@ from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 from hf_ocr.text import LATIN_ALPHABET
 from hf_ocr.training import TrainingConfig, train
+
+
+IMAGE_HEIGHT = 40
+STYLES = {"scene": 0.5, "receipt": 0.28, "document": 0.13, "screen": 0.09}
+REAL_SHARE, LATE_REAL_SHARE = 0.38, 0.7
+LATE_FROM = 0.8  # of the steps: then mostly real lines
 
 
 def is_held_back(source: str) -> bool:
@@ -50,51 +56,47 @@ def not_upright(row: dict) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with sroie_lines, iiit5k, icdar2015_words")
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--max_steps", type=int, default=30000)
+    parser.add_argument("--max_steps", type=int, default=14000)
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
-    parser.add_argument("--image_height", type=int, default=40)
-    parser.add_argument("--min_width", type=int, default=64)
-    parser.add_argument("--init_from", type=Path, help="go on from these weights with a mix of mostly real lines")
-    parser.add_argument("--eval_steps", type=int, default=1000)
+    parser.add_argument("--init_from", type=Path, help="checkpoint folder to go on from, instead of fresh weights")
+    parser.add_argument("--eval_steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_threads", type=int, default=1)
+    parser.add_argument("--num_threads", type=int, default=2)
     parser.add_argument("--num_workers", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
 
     tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
-    image_processor = TextLineImageProcessor(height=arguments.image_height, min_width=arguments.min_width)
-    processor = TextRecognitionProcessor(image_processor=image_processor, tokenizer=tokenizer)
+    processor = TextRecognitionProcessor(TextLineImageProcessor(height=IMAGE_HEIGHT), tokenizer)
     torch.manual_seed(arguments.seed)
+    config = CrnnConfig.small(
+        vocab_size=len(tokenizer), image_height=IMAGE_HEIGHT, invalid_labels="skip", empty_labels="blank"
+    )
     if arguments.init_from:
-        model = CrnnForTextRecognition.from_pretrained(arguments.init_from)
+        model = CrnnForTextRecognition.from_pretrained(arguments.init_from, config=config)
     else:
-        model = CrnnForTextRecognition(
-            CrnnConfig.small(
-                vocab_size=len(tokenizer),
-                image_height=arguments.image_height,
-                invalid_labels="skip",
-                empty_labels="blank",
-            )
-        )
+        model = CrnnForTextRecognition(config)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} symbols")
 
     faces, _ = split_families(find_fonts(), held_out=0.15, seed=0)
-    styles = {"scene": 0.5, "receipt": 0.28, "document": 0.13, "screen": 0.09}
-    synthetic = SyntheticLines(faces, load_words(), seed=arguments.seed, styles=styles)
+    synthetic = SyntheticLines(faces, load_words(), seed=arguments.seed, styles=STYLES)
     real = real_lines(arguments.data, held_back=False)
     words = concatenate_datasets([real["iiit5k"], real["icdar2015_words"]]).filter(lambda row: not not_upright(row))
-    real_share = 0.75 if arguments.init_from else 0.38
-    sources = [
-        Source(synthetic, 1 - real_share),
-        Source(real["sroie"], 0.5 * real_share, partial(augment, kind="line")),
-        Source(words, 0.5 * real_share, partial(augment, kind="word")),
-    ]
-    short_chunks = 0 if arguments.init_from else 32
-    chunks = LineChunks(sources, processor, max_width=640, short_chunks=short_chunks, seed=arguments.seed)
+
+    def mix(real_share: float, short_chunks: int = 0) -> LineChunks:
+        sources = [
+            Source(synthetic, 1 - real_share),
+            Source(real["sroie"], 0.5 * real_share, partial(augment, kind="line")),
+            Source(words, 0.5 * real_share, partial(augment, kind="word")),
+        ]
+        return LineChunks(sources, processor, max_width=640, short_chunks=short_chunks, seed=arguments.seed)
+
+    early = mix(REAL_SHARE, short_chunks=0 if arguments.init_from else 32)
+    switch = int(LATE_FROM * arguments.max_steps / early.batches_per_chunk)
+    chunks = ChunkSequence(early, mix(LATE_REAL_SHARE), switch)
 
     held_back = real_lines(arguments.data, held_back=True)
     validation = {
@@ -107,7 +109,7 @@ def main() -> None:
         reader = average.reading_copy(torch.bfloat16)
         return {name: evaluate(reader, processor, rows) for name, rows in validation.items()}
 
-    config = TrainingConfig(
+    settings = TrainingConfig(
         output_dir=str(arguments.output_dir),
         max_steps=arguments.max_steps,
         learning_rate=arguments.learning_rate,
@@ -118,10 +120,18 @@ def main() -> None:
         seed=arguments.seed,
     )
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    settings = {**asdict(config), "styles": styles, "real_share": real_share, "max_width": 640}
-    del settings["output_dir"]
-    (arguments.output_dir / "settings.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
-    train(model, processor, chunks, config, validate)
+    mixture = {
+        "styles": STYLES,
+        "real_share": REAL_SHARE,
+        "late_real_share": LATE_REAL_SHARE,
+        "late_from": LATE_FROM,
+        "lines_per_batch": early.lines_per_chunk // early.batches_per_chunk,
+        "max_width_px": early.max_width,
+    }
+    written = {**asdict(settings), **mixture}
+    del written["output_dir"]
+    (arguments.output_dir / "settings.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
+    train(model, processor, chunks, settings, validate)
 
 
 if __name__ == "__main__":

@@ -123,6 +123,30 @@ class LineChunks(Dataset):
         raise ValueError(f"source {index}: none of its {count} rows can be read with this alphabet. Inspect the data.")
 
 
+class ChunkSequence(Dataset):
+    """The chunks of `first` below number `switch`, then those of `second`: a run that ends on another mix.
+
+    Both must have equal `batches_per_chunk`.
+    """
+
+    def __init__(self, first: LineChunks, second: LineChunks, switch: int) -> None:
+        if first.batches_per_chunk != second.batches_per_chunk:
+            raise ValueError(
+                f"chunks of {first.batches_per_chunk} and of {second.batches_per_chunk} batches cannot follow each "
+                "other. Give both the same batches_per_chunk."
+            )
+        self.first = first
+        self.second = second
+        self.switch = switch
+        self.batches_per_chunk = first.batches_per_chunk
+
+    def __len__(self) -> int:
+        return len(self.second)
+
+    def __getitem__(self, chunk: int) -> list[dict[str, torch.Tensor]]:
+        return (self.first if chunk < self.switch else self.second)[chunk]
+
+
 @lru_cache(maxsize=16)
 def _order(seed: int, source: int, epoch: int, count: int) -> np.ndarray | range:
     if count > 10_000_000:  # rendered on demand: every row is new, no pass ever ends

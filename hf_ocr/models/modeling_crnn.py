@@ -149,11 +149,14 @@ class CrnnModel(CrnnPreTrainedModel):
             )
         if widths is None:
             widths = torch.full((len(pixel_values),), pixel_values.shape[-1], device=pixel_values.device)
-        if widths.shape != (len(pixel_values),) or (widths > pixel_values.shape[-1]).any():
+        whole = not widths.is_floating_point() and widths.dtype != torch.bool
+        if not whole or widths.shape != (len(pixel_values),) or (widths > pixel_values.shape[-1]).any():
             raise ValueError(
-                f"widths is {widths.tolist()} for images of shape {tuple(pixel_values.shape)}, expected one valid "
-                f"width of at most {pixel_values.shape[-1]} px for each."
+                f"widths is {widths.tolist()} for images of shape {tuple(pixel_values.shape)}, expected one integer "
+                f"width of at most {pixel_values.shape[-1]} px for each. Pass the widths that the checkpoint's "
+                "processor gives beside pixel_values."
             )
+        widths = widths.to(torch.int64)
         # Not `contiguous`: with one channel it changes nothing, and the convolutions would choose the slow layout.
         hidden = torch.empty_like(pixel_values, dtype=self.dtype, memory_format=torch.channels_last)
         hidden = _mask_columns(hidden.copy_(pixel_values), widths)
@@ -232,7 +235,19 @@ class CrnnForTextRecognition(CrnnPreTrainedModel):
     def _loss(
         self, logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        if labels.ndim != 2 or len(labels) != len(logits) or labels.is_floating_point():
+            raise ValueError(
+                f"labels are {labels.dtype} of shape {tuple(labels.shape)}, expected integers of shape ({len(logits)}, "
+                "length), a row for each image. Pass the labels that the checkpoint's processor gives."
+            )
         valid = labels != -100
+        gaps = (valid[:, 1:] & ~valid[:, :-1]).any(-1)
+        if gaps.any():
+            row = int(gaps.nonzero()[0, 0])
+            raise ValueError(
+                f"labels: row {row} is {labels[row].tolist()}, expected -100 only at the end. Move the padding behind "
+                "the ids."
+            )
         label_lengths = valid.sum(-1)
         targets = labels.masked_fill(~valid, 0)
         usable = torch.ones_like(label_lengths, dtype=torch.bool)
@@ -291,14 +306,22 @@ class CrnnForTextRecognition(CrnnPreTrainedModel):
             lexicon: int64 (N, L) padded with 0: the answer is one of these N texts.
             with_characters: also give the score and the px span of every character.
         """
-        training = self.training
+        training = [module for module in self.modules() if module.training]
         self.eval()
         try:
             output = self(pixel_values, widths)
         finally:
-            self.train(training)
+            for module in training:  # each on its own: layers may be frozen in eval mode while others train
+                module.training = True
         allowed = None
+        if num_beams < 1:
+            raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (prefix beam search).")
         if allowed_ids is not None:
+            if not allowed_ids or min(allowed_ids) < 1 or max(allowed_ids) >= self.config.vocab_size:
+                raise ValueError(
+                    f"allowed_ids is {allowed_ids}, expected ids of the alphabet, 1 to {self.config.vocab_size - 1}. "
+                    "Take them from the tokenizer."
+                )
             allowed = torch.zeros(self.config.vocab_size, dtype=torch.bool, device=output.logits.device)
             allowed[torch.as_tensor(allowed_ids, device=allowed.device)] = True
         if lexicon is not None:

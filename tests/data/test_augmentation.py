@@ -75,6 +75,22 @@ def test_augment_keeps_the_ink_in_the_picture(line):
         assert 0.3 * wanted < (result < middle).sum() * max(scale, 0.5) < 4 * wanted
 
 
+@pytest.mark.parametrize("kind", ["line", "word"])
+def test_augment_cuts_neither_end_off(kind):
+    image = Image.new("L", (240, 40), 230)
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((6, 8, 20, 32), fill=20)
+    pen.rectangle((219, 8, 233, 32), fill=20)
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        result = as_array(augment(image, rng, kind))
+        if np.median(result) < 100:  # inverted
+            result = 255 - result
+        middle = (result.min() + np.median(result)) / 2
+        columns = ((result < middle).sum(axis=0) > 0.15 * result.shape[0]).nonzero()[0]
+        assert columns[-1] - columns[0] > 0.6 * result.shape[1]
+
+
 def test_augment_refuses_other_modes_and_kinds(line):
     with pytest.raises(ValueError, match="'RGB'"):
         augment(line.convert("RGB"), np.random.default_rng(0))

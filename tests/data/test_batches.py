@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_ocr.data.batches import LineChunks, Source
+from hf_ocr.data.batches import ChunkSequence, LineChunks, Source
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
@@ -106,3 +106,17 @@ def test_useless_sources_are_an_error():
     chunks = LineChunks([Source(rows(3, text="!{}"))], processor(), lines_per_chunk=4, batches_per_chunk=1)
     with pytest.raises(ValueError, match="none of its 3 rows"):
         chunks[0]
+
+
+def test_a_sequence_switches_the_mix_at_its_chunk():
+    first, second = (
+        LineChunks([Source(rows(16, text=text))], processor(), lines_per_chunk=4, batches_per_chunk=2)
+        for text in ("a{}", "b{}")
+    )
+    both = ChunkSequence(first, second, switch=2)
+    read = [texts(both[number], first.processor.tokenizer)[0][0] for number in range(4)]
+    assert read == ["a", "a", "b", "b"]
+    assert torch.equal(both[3][0]["labels"], second[3][0]["labels"])
+    other = LineChunks([Source(rows(16))], processor(), lines_per_chunk=4, batches_per_chunk=1)
+    with pytest.raises(ValueError, match="chunks of 2 and of 1"):
+        ChunkSequence(first, other, switch=2)

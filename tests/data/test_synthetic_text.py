@@ -44,6 +44,13 @@ def test_a_text_depends_on_the_generator_alone(sampler, texts):
     assert len(set(texts["document"][:50])) > 40
 
 
+def test_words_are_composed_and_spaces_closed_up():
+    sampler = TextSampler({"english": ["cafe\u0301  noir "]})
+    texts = [sampler.sample(random.Random(n), "scene") for n in range(200)]
+    assert any("café noir" in text.lower() for text in texts)
+    assert all(text == " ".join(text.split()) for text in texts)
+
+
 def test_rare_characters_keep_a_floor(sampler):
     draw = random.Random(0)
     seen = Counter("".join(sampler.sample(draw, "document") for _ in range(40_000)))

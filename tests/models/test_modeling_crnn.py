@@ -195,3 +195,12 @@ def test_recognize_gives_spans_inside_the_image_and_keeps_the_mode():
 def test_configuration_names_what_does_not_fit(settings, message):
     with pytest.raises(ValueError, match=message):
         CrnnConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"num_beams": 0}, "num_beams is 0"), ({"allowed_ids": []}, "allowed_ids"), ({"allowed_ids": [1, 7]}, "1 to 6")],
+)
+def test_recognize_names_a_wrong_argument(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tiny().recognize(torch.zeros(1, 1, 32, 64), **arguments)
