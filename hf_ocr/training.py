@@ -98,11 +98,12 @@ def train(
     in_a_row = 0
     while step < config.max_steps:
         batch = {name: tensor.to(accelerator.device) for name, tensor in next(batches).items()}
+        buffers = [buffer.clone() for buffer in model.buffers()]
         outputs = wrapped(**batch)
         accelerator.backward(outputs.loss)
         norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-        # One bad batch must not reach the weights; a row of them means that the run itself has gone wrong. The norm is
-        # the same in every process, so that all of them leave the batch out.
+        # One bad batch must reach neither the weights nor the running statistics; a row of them means that the run
+        # itself has gone wrong. The norm is the same in every process, so that all of them leave the batch out.
         finite = math.isfinite(float(norm))
         in_a_row = 0 if finite else in_a_row + 1
         if in_a_row == MAX_BAD_BATCHES:
@@ -112,6 +113,8 @@ def train(
                 f"from the last checkpoint in {output}."
             )
         if not finite:
+            for buffer, before in zip(model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
             optimizer.zero_grad()
             progress["bad_batches"] += 1
             continue

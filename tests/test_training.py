@@ -1,6 +1,7 @@
 """The loop: it logs and saves, a stopped run goes on exactly, a crash while saving costs nothing."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -100,6 +101,30 @@ def test_a_crash_while_saving_leaves_the_older_checkpoint(tmp_path):
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(tmp_path, 16, model, model, optimizer, Unwritable(), {})
     assert [path.name for path in list_checkpoints(tmp_path)] == before
+
+
+class OneBadBatch(LineChunks):
+    """Batch 1 of chunk 2 holds NaN."""
+
+    def __getitem__(self, chunk):
+        batches = super().__getitem__(chunk)
+        if chunk == 2:
+            batches[1]["pixel_values"][:, :, :, 5] = float("nan")
+        return batches
+
+
+def test_a_bad_batch_reaches_nothing_and_shifts_no_resume(tmp_path):
+    def run(folder, **kwargs):
+        model, processor, chunks, _ = parts()
+        bad = OneBadBatch(chunks.sources, processor, lines_per_chunk=16, batches_per_chunk=2)
+        return train(model, processor, bad, settings(folder, **kwargs))
+
+    whole = run(tmp_path / "whole")
+    assert all(tensor.isfinite().all() for tensor in whole.state_dict().values())
+    run(tmp_path / "parts", save_steps=8)
+    shutil.rmtree(tmp_path / "parts" / "checkpoint-12")
+    resumed = run(tmp_path / "parts")
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
