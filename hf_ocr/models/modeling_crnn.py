@@ -226,7 +226,8 @@ class CrnnForTextRecognition(CrnnPreTrainedModel):
             ValueError: wrong shapes; labels that cannot be aligned (see `CrnnConfig.invalid_labels`, `empty_labels`).
         """
         features, lengths = self.crnn(pixel_values, widths)
-        logits = self.classifier(self.dropout(features)).float()
+        # Frames first, as the LSTM left them: a contiguous product, whose kernel does not change with a batch of one.
+        logits = self.classifier(self.dropout(features.transpose(0, 1))).transpose(0, 1).float()
         output = TextRecognitionOutput(logits=logits, logit_lengths=lengths)
         if labels is not None:
             output.loss, output.skipped = self._loss(logits, lengths, labels)

@@ -1,0 +1,106 @@
+"""The checkpoint inside the package: what it promises, tried as a user does."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from transformers import AutoModelForTextRecognition, AutoProcessor, pipeline
+
+from hf_ocr.data.lines import read_lines
+from hf_ocr.evaluation import evaluate
+from hf_ocr.record import RunRecord, fingerprint
+from hf_ocr.registration import default_checkpoint
+from hf_ocr.text import LATIN_ALPHABET
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "tests" / "samples"
+
+
+@pytest.fixture(scope="module")
+def read():
+    return pipeline("image-to-text")
+
+
+def test_it_is_small_and_in_float16_on_disk_and_float32_in_memory():
+    folder = default_checkpoint()
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 8_000_000
+    assert not list(folder.glob("*.py"))
+    model = AutoModelForTextRecognition.from_pretrained(folder)
+    assert model.dtype == torch.float32
+    assert sum(parameter.numel() for parameter in model.parameters()) < 4_000_000
+
+
+def test_its_alphabet_has_what_european_print_needs(read):
+    alphabet = set(read.tokenizer.alphabet)
+    assert alphabet == set(LATIN_ALPHABET)
+    assert alphabet.issuperset(chr(code) for code in range(0x20, 0x7F))
+    letters = (chr(code) for code in range(0xC0, 0x180) if chr(code) not in "×÷")
+    assert alphabet.issuperset(letters) and alphabet.issuperset("€“”‘’„‚–—")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_reads_the_samples(dtype):
+    rows = read_lines(SAMPLES)
+    read = pipeline("text-recognition", dtype=dtype)
+    texts = [result[0]["generated_text"] for result in read([row["image"] for row in rows])]
+    wrong = [(row["text"], text) for row, text in zip(rows, texts, strict=True) if row["text"] != text]
+    assert len(wrong) <= len(rows) // 3, wrong
+    model, processor = (part.from_pretrained(default_checkpoint()) for part in (AutoModelForTextRecognition, AutoProcessor))
+    assert evaluate(model, processor, rows).cer.value < 0.03
+
+
+def blank(kind: str) -> Image.Image:
+    generator = np.random.default_rng(0)
+    if kind == "paper":
+        grain = generator.normal(225, 5, (12, 60))
+        return Image.fromarray(grain.clip(0, 255).astype(np.uint8)).resize((300, 40), Image.Resampling.BICUBIC)
+    image = Image.new("L", (300, 40), 0 if kind == "black" else 255)
+    if kind == "ruled":
+        ImageDraw.Draw(image).line((0, 36, 300, 36), fill=120)
+    return image
+
+
+@pytest.mark.parametrize("kind", ["white", "black", "paper", "ruled"])
+def test_a_blank_image_reads_as_nothing(read, kind):
+    result = read(blank(kind), return_scores=True)[0]
+    assert result["generated_text"] == ""
+    assert 0 < result["score"] <= 1
+
+
+def test_the_text_of_an_image_does_not_depend_on_its_batch(read):
+    images = [row["image"] for row in read_lines(SAMPLES)]
+    alone = [read(image, return_scores=True)[0] for image in images]
+    together = [result[0] for result in read(images[::-1], batch_size=5, return_scores=True)][::-1]
+    assert [r["generated_text"] for r in alone] == [r["generated_text"] for r in together]
+    assert [r["score"] for r in alone] == pytest.approx([r["score"] for r in together], abs=1e-5)
+
+
+def test_words_have_boxes_in_the_order_of_reading(read):
+    result = read(SAMPLES / "web-library.png", return_boxes="word")[0]
+    assert [word["text"] for word in result["words"]] == result["generated_text"].split()
+    width, _ = Image.open(SAMPLES / "web-library.png").size
+    edges = [edge for word in result["words"] for edge in (word["box"][0], word["box"][2])]
+    assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= width
+
+
+def test_record_and_card_belong_to_these_weights():
+    record = RunRecord.load(ROOT / "model_cards" / "crnn-small-latin.json")
+    assert record.weights == (fingerprint(default_checkpoint() / "model.safetensors"),)
+    card = (ROOT / "model_cards" / "crnn-small-latin.md").read_text(encoding="utf-8")
+    for result in record.results:
+        assert f"{100 * result.report['figures']['exact']['value']:.1f}" in card
+
+
+def test_the_readmes_python_runs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
+    assert len(blocks) >= 2
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    texts = {row["file_name"]: row["text"] for row in map(json.loads, (SAMPLES / "metadata.jsonl").open())}
+    assert names["texts"] == [texts["receipt-2.png"]]
