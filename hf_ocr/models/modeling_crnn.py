@@ -356,7 +356,8 @@ class CrnnForTextRecognition(CrnnPreTrainedModel):
             if isinstance(layer.norm, nn.BatchNorm2d):
                 layer.convolution = fuse_conv_bn_eval(layer.convolution, layer.norm)
                 layer.norm = nn.Identity()
-        return reader.to(dtype)
+        # The layout the convolutions compute in: else each call would rearrange their weights.
+        return reader.to(dtype=dtype, memory_format=torch.channels_last)
 
 
 __all__ = ["CrnnForTextRecognition", "CrnnModel", "CrnnPreTrainedModel"]
