@@ -20,7 +20,6 @@ from hf_ocr.checkpointing import list_checkpoints, load_checkpoint, save_checkpo
 from hf_ocr.data.batches import ChunkSequence, LineChunks
 from hf_ocr.evaluation import Report
 
-
 MAX_BAD_BATCHES = 10
 
 
@@ -87,7 +86,8 @@ def train(
     )
     average.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    step, progress = 0, {"seconds": 0.0, "lines": 0, "skipped": 0, "bad_batches": 0}
+    step = 0
+    progress: dict[str, Any] = {"seconds": 0.0, "lines": 0, "skipped": 0, "bad_batches": 0}
     if checkpoints := list_checkpoints(output):
         step, progress = load_checkpoint(checkpoints[-1], model, average, optimizer, scheduler)
     started = time.monotonic() - progress["seconds"]

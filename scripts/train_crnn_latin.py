@@ -22,6 +22,7 @@ import zlib
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from datasets import Dataset, concatenate_datasets
@@ -39,11 +40,20 @@ from hf_ocr.models.tokenization_characters import CharacterTokenizer
 from hf_ocr.text import LATIN_ALPHABET
 from hf_ocr.training import TrainingConfig, train
 
-
 IMAGE_HEIGHT = 40
-STYLES = {"scene": 0.5, "receipt": 0.28, "document": 0.13, "screen": 0.09}
-REAL_SHARE, LATE_REAL_SHARE = 0.38, 0.7
-LATE_FROM = 0.8  # of the steps: then mostly real lines
+
+
+class Mix(NamedTuple):
+    """Shares of receipt lines and of scene words; the rest is synthetic, in these styles."""
+
+    receipts: float
+    words: float
+    styles: dict[str, float]
+
+
+EARLY = Mix(0.19, 0.19, {"scene": 0.5, "receipt": 0.28, "document": 0.13, "screen": 0.09})
+LATE = Mix(0.2, 0.35, {"scene": 0.4, "receipt": 0.2, "document": 0.22, "screen": 0.18})
+LATE_FROM = 4 / 7  # of the steps
 
 
 def is_held_back(source: str) -> bool:
@@ -75,12 +85,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with sroie_lines, iiit5k, icdar2015_words")
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--max_steps", type=int, default=14000)
+    parser.add_argument("--max_steps", type=int, default=10500)
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
     parser.add_argument("--init_from", type=Path, help="checkpoint folder to go on from, instead of fresh weights")
     parser.add_argument("--eval_steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_threads", type=int, default=2)
+    parser.add_argument("--num_threads", type=int, default=1)
     parser.add_argument("--num_workers", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
@@ -98,21 +108,21 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} symbols")
 
     faces, _ = split_families(find_fonts(), held_out=0.15, seed=0)
-    synthetic = SyntheticLines(faces, load_words(), seed=arguments.seed, styles=STYLES)
+    vocabulary = load_words()
     real = real_lines(arguments.data, held_back=False)
     words = concatenate_datasets([real["iiit5k"], real["icdar2015_words"]]).filter(lambda row: not not_upright(row))
 
-    def mix(real_share: float, short_chunks: int = 0) -> LineChunks:
+    def mixed(mix: Mix, short_chunks: int = 0) -> LineChunks:
+        synthetic = SyntheticLines(faces, vocabulary, seed=arguments.seed, styles=mix.styles)
         sources = [
-            Source(synthetic, 1 - real_share),
-            Source(real["sroie"], 0.5 * real_share, partial(augment, kind="line")),
-            Source(words, 0.5 * real_share, partial(augment, kind="word")),
+            Source(synthetic, 1 - mix.receipts - mix.words),
+            Source(real["sroie"], mix.receipts, partial(augment, kind="line")),
+            Source(words, mix.words, partial(augment, kind="word")),
         ]
         return LineChunks(sources, processor, max_width=640, short_chunks=short_chunks, seed=arguments.seed)
 
-    early = mix(REAL_SHARE, short_chunks=0 if arguments.init_from else 32)
-    switch = int(LATE_FROM * arguments.max_steps / early.batches_per_chunk)
-    chunks = ChunkSequence(early, mix(LATE_REAL_SHARE), switch)
+    early = mixed(EARLY, short_chunks=0 if arguments.init_from else 32)
+    chunks = ChunkSequence(early, mixed(LATE), round(LATE_FROM * arguments.max_steps / early.batches_per_chunk))
 
     held_back = real_lines(arguments.data, held_back=True)
     validation = {
@@ -137,10 +147,9 @@ def main() -> None:
     )
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     mixture = {
-        "styles": STYLES,
-        "real_share": REAL_SHARE,
-        "late_real_share": LATE_REAL_SHARE,
-        "late_from": LATE_FROM,
+        "early_mix": EARLY._asdict(),
+        "late_mix": LATE._asdict(),
+        "late_from": round(LATE_FROM, 4),
         "lines_per_batch": early.lines_per_chunk // early.batches_per_chunk,
         "max_width_px": early.max_width,
     }

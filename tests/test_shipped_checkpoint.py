@@ -49,7 +49,9 @@ def test_it_reads_the_samples(dtype):
     texts = [result[0]["generated_text"] for result in read([row["image"] for row in rows])]
     wrong = [(row["text"], text) for row, text in zip(rows, texts, strict=True) if row["text"] != text]
     assert len(wrong) <= len(rows) // 3, wrong
-    model, processor = (part.from_pretrained(default_checkpoint()) for part in (AutoModelForTextRecognition, AutoProcessor))
+    model, processor = (
+        part.from_pretrained(default_checkpoint()) for part in (AutoModelForTextRecognition, AutoProcessor)
+    )
     assert evaluate(model, processor, rows).cer.value < 0.03
 
 

@@ -138,8 +138,9 @@ def as_json(name: str, result: dict[str, Any], options: argparse.Namespace) -> I
     for key in ("error", "score", "words"):
         if key in result:
             record[key] = result[key]
-    if not options.scores:
-        for word in record.get("words", []):
+    for word in record.get("words", []):
+        word["box"] = [round(side, 2) for side in word["box"]]
+        if not options.scores:
             del word["score"]
     line = json.dumps(record, ensure_ascii=False)
     # The name of a file may hold bytes that are no text: JSON has them as escapes only.

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from .image_loading import load_image
@@ -19,6 +20,11 @@ Box = tuple[float, float, float, float]
 # 2015 are like this, most of them turned by 90 degrees.
 TALL = 1.5
 QUARTER_TURNS = {90: Image.Transpose.ROTATE_90, 270: Image.Transpose.ROTATE_270}
+# A line whose probability a character is below this is read again, narrower and wider, and the best of the three is
+# kept. Both chosen on held-back training words of ICDAR 2015 and validation lines of SROIE, where this wins 3 and 1
+# points of exact lines for two more readings of two words in three and of one receipt line in six.
+DOUBTFUL = 0.95
+STRETCHES = (0.85, 1.15)
 # Images of one window are sorted by width together: large enough to fill the batches of each width.
 BATCHES_PER_WINDOW = 16
 # What an unusable image raises while it is loaded (`ImageError`, a ValueError) and prepared.
@@ -106,7 +112,8 @@ def iterate_readings(
 
     Batches hold images of one width bucket, padded to the bucket's width, so that what is read from an image does
     not depend on its neighbours. An image taller than 1.5 times its width is read upright and turned by 90 and 270
-    degrees; the reading with the best probability a character is kept.
+    degrees, and a doubtful reading is tried again at other widths; the reading with the best probability a character is
+    kept.
 
     Args:
         model: a recognizer (anything with `recognize`), on any device, in any mode.
@@ -141,16 +148,29 @@ def iterate_readings(
     window = batch_size * BATCHES_PER_WINDOW if batch_size > 1 else 1
     while sources := list(islice(remaining, window)):
         prepared = list((map if executor is None else executor.map)(prepare, enumerate(sources)))
-        candidates: list[list[Reading]] = [[item] if isinstance(item, Reading) else [] for item in prepared]
-        lines = [line for item in prepared if not isinstance(item, Reading) for line in item]
-        for batch in _batches(lines, batch_size):
-            for line, reading in zip(batch, _recognize(model, processor, batch, recognize_kwargs), strict=True):
-                candidates[line.place].append(reading)
-        for readings in candidates:
-            yield max(readings, key=_score_a_character)
+        candidates: list[list[tuple[_Line | None, Reading]]] = [
+            [(None, item)] if isinstance(item, Reading) else [] for item in prepared
+        ]
+
+        def read(lines: Iterable[_Line], candidates: list[list[tuple[_Line | None, Reading]]] = candidates) -> None:
+            for batch in _batches(lines, batch_size):
+                for line, reading in zip(batch, _recognize(model, processor, batch, recognize_kwargs), strict=True):
+                    candidates[line.place].append((line, reading))
+
+        read(line for item in prepared if not isinstance(item, Reading) for line in item)
+        best = [max(found, key=_score_a_character) for found in candidates]
+        read(
+            _stretched(found[0], stretch)
+            for found in best
+            if found[0] is not None and _score_a_character(found) < DOUBTFUL
+            for stretch in STRETCHES
+        )
+        for found in candidates:
+            yield max(found, key=_score_a_character)[1]
 
 
-def _score_a_character(reading: Reading) -> float:
+def _score_a_character(candidate: tuple[_Line | None, Reading]) -> float:
+    reading = candidate[1]
     return reading.score ** (1 / max(len(reading.text), 1))
 
 
@@ -164,6 +184,18 @@ def _prepare(processor: Any, index: int, image: Image.Image) -> list[_Line]:
         pixel_values = inputs["pixel_values"][0]
         lines.append(_Line(index, degrees, image.size, pixel_values, int(inputs["widths"][0])))
     return lines
+
+
+def _stretched(line: _Line, stretch: float) -> _Line:
+    """The same line at another width."""
+    width = round(line.width * stretch)
+    pixel_values = F.interpolate(
+        line.pixel_values[None, ..., : line.width],
+        size=(line.pixel_values.shape[-2], width),
+        mode="bilinear",
+        antialias=True,
+    )[0]
+    return line._replace(pixel_values=pixel_values, width=width)
 
 
 def _batches(lines: Iterable[_Line], batch_size: int) -> Iterator[list[_Line]]:

@@ -1,5 +1,7 @@
 """Width buckets: a pure function of (seed, chunk), every line once, equal cost."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -52,7 +54,7 @@ def test_batches_are_of_like_width_and_cost():
     columns = [int(batch["widths"].sum()) for batch in batches]
     assert max(columns) - min(columns) <= 2 * max(int(batch["widths"].max()) for batch in batches)
     ranges = sorted((int(batch["widths"].min()), int(batch["widths"].max())) for batch in batches)
-    assert all(left[1] <= right[0] for left, right in zip(ranges, ranges[1:], strict=False))
+    assert all(left[1] <= right[0] for left, right in itertools.pairwise(ranges))
 
 
 def test_a_chunk_depends_on_seed_and_number_alone():
