@@ -162,7 +162,10 @@ class CharacterTokenizer(PreTrainedTokenizer):
         **kwargs: Any,
     ) -> list[str]:
         """Texts of a batch of sequences of ids; as `decode`."""
-        return super().batch_decode(sequences, skip_special_tokens, clean_up_tokenization_spaces, **kwargs)
+        # One by one: versions of transformers differ in what they make of an empty batch and of empty sequences.
+        kwargs = {"clean_up_tokenization_spaces": clean_up_tokenization_spaces, **kwargs}
+        rows = sequences.tolist() if hasattr(sequences, "tolist") else sequences
+        return [self.decode(row, skip_special_tokens, **kwargs) if len(row) else "" for row in rows]
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write {character or special token: id} as `vocab.json`; returns its path."""
