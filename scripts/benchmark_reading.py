@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -40,9 +40,10 @@ from tqdm import tqdm
 from transformers import pipeline
 from transformers.utils import logging
 
+from hf_ocr.card import write_card
 from hf_ocr.metrics import line_matches
 from hf_ocr.models.pipeline_text_recognition import cpu_computes_bfloat16
-from hf_ocr.record import Speed, hardware, versions
+from hf_ocr.record import RunRecord, Speed, hardware, versions
 from hf_ocr.registration import default_checkpoint
 from hf_ocr.text import lower_alphanumerics
 
@@ -247,6 +248,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=hardware()["cores"], help="default: all cores")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="JSON file for the result")
+    parser.add_argument("--record", type=Path, help="model_cards/NAME.json whose speeds, and card, to bring up to date")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     logging.set_verbosity_error()
@@ -262,7 +264,7 @@ def main() -> None:
     print(conditions)
     record: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine, "versions": found}
     record["settings"] = {
-        name: value for name, value in vars(arguments).items() if name not in ("set", "model", "output")
+        name: value for name, value in vars(arguments).items() if name not in ("set", "model", "output", "record")
     }
     record |= {"model": Path(arguments.model).name, "not_installed": absent, "sets": {}, "speed": []}
     for name, path in sets.items():
@@ -282,6 +284,9 @@ def main() -> None:
             ]
     if arguments.output:
         arguments.output.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if arguments.record:
+        speeds = tuple(Speed(**entry) for entry in record["speed"])
+        write_card(replace(RunRecord.load(arguments.record), speed=speeds).save(arguments.record.parent))
 
 
 if __name__ == "__main__":

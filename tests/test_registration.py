@@ -25,7 +25,6 @@ import hf_ocr
 from hf_ocr import registration
 from hf_ocr.models.pipeline_text_recognition import TextRecognitionPipeline
 
-
 REWRITER = registration.REWRITER
 rewrites = pytest.mark.skipif(
     not hasattr(transformers.pipelines, REWRITER), reason="transformers 5.18 does not rewrite names of tasks"
