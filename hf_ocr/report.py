@@ -1,6 +1,7 @@
 """A `Report` in other forms: a table in plain text, a dictionary for JSON, a picture of the worst lines."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
@@ -95,27 +96,25 @@ def worst_lines(report: Report, num_lines: int = 40) -> list[Prediction]:
     return sorted(wrong, key=lambda p: (-rates[p.index], -p.score, p.index))[:num_lines]
 
 
-def contact_sheet(report: Report, rows: Rows, num_lines: int = 40, columns: int = 2) -> Image.Image:
-    """A picture of the worst lines: each crop, under it the reference, what was read, and the score.
+def contact_sheet(lines: Sequence[Prediction], rows: Rows, columns: int = 2) -> Image.Image:
+    """A picture of lines: each crop, under it the reference, then what was read, with the score, red where it differs.
 
     Args:
-        report: of `evaluate`.
+        lines: `worst_lines(report)`, or `report.predictions`.
         rows: the rows that were evaluated, by index.
-        num_lines: at most so many.
         columns: side by side.
 
     Returns:
-        An RGB image, white, `columns` * 480 px wide; with one sentence on it where no line was read wrongly.
+        An RGB image, white, `columns` * 480 px wide; with one sentence on it where there are no lines.
     """
     cell_width, crop_height, text_height, margin = 480, 64, 20, 8
     font = ImageFont.load_default(15)
-    lines = worst_lines(report, num_lines)
     cell_height = crop_height + 2 * text_height + 3 * margin
     num_rows = max(-(-len(lines) // columns), 1)
     sheet = Image.new("RGB", (columns * cell_width, num_rows * cell_height), "white")
     draw = ImageDraw.Draw(sheet)
     if not lines:
-        draw.text((margin, margin), f"All {report.num_lines} lines were read rightly, ignoring case.", "black", font)
+        draw.text((margin, margin), "There are no lines to show.", "black", font)
     for position, line in enumerate(lines):
         left = position % columns * cell_width + margin
         top = position // columns * cell_height + margin
@@ -123,9 +122,10 @@ def contact_sheet(report: Report, rows: Rows, num_lines: int = 40, columns: int 
         scale = min((cell_width - 2 * margin) / crop.width, crop_height / crop.height)
         crop = crop.resize((max(round(crop.width * scale), 1), max(round(crop.height * scale), 1)))
         sheet.paste(crop, (left, top))
+        right = normalise(line.prediction) == normalise(line.reference)
         texts = (
             (f"is    {normalise(line.reference)}", "black"),
-            (f"read  {normalise(line.prediction)}  ({line.score:.2f})", "firebrick"),
+            (f"read  {normalise(line.prediction)}  ({line.score:.2f})", "darkgreen" if right else "firebrick"),
         )
         for number, (text, colour) in enumerate(texts):
             place = (left, top + crop_height + margin // 2 + number * text_height)

@@ -27,7 +27,7 @@ from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.record import DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
 from hf_ocr.registration import default_checkpoint
-from hf_ocr.report import contact_sheet, report_to_dict, report_to_table
+from hf_ocr.report import contact_sheet, report_to_dict, report_to_table, worst_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST_SETS = {
@@ -84,7 +84,7 @@ def main() -> None:
         results.append(Result(dataset, split, report_to_dict(report), title, files))
         if arguments.sheets:
             arguments.sheets.mkdir(parents=True, exist_ok=True)
-            contact_sheet(report, rows).save(arguments.sheets / f"{dataset}-{split}.png")
+            contact_sheet(worst_lines(report), rows).save(arguments.sheets / f"{dataset}-{split}.png")
 
     for name, (title, _, _) in TEST_SETS.items():
         file = arguments.data / name / "test.parquet"
@@ -96,7 +96,7 @@ def main() -> None:
         measure("synthetic documents", split, f"synthetic lines, document style, {split}", rows)
 
     samples = read_lines(ROOT / "tests" / "samples")
-    picture = contact_sheet(evaluate(reader, processor, samples), samples)
+    picture = contact_sheet(evaluate(reader, processor, samples).predictions, samples)
     picture.save(ROOT / "model_cards" / f"{folder.name}.png", optimize=True)
 
     log = [json.loads(line) for line in (arguments.run / "log.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -65,7 +65,7 @@ def test_worst_lines_by_edits_a_character_then_by_confidence(report):
 
 
 def test_the_contact_sheet_shows_the_worst_crops_in_order_with_text_below(report, rows):
-    sheet = np.asarray(contact_sheet(report, rows))
+    sheet = np.asarray(contact_sheet(worst_lines(report), rows))
 
     def top_left(colour):
         found = np.argwhere((sheet == colour).all(-1))
@@ -87,12 +87,22 @@ def test_the_contact_sheet_shows_the_worst_crops_in_order_with_text_below(report
 def test_the_contact_sheet_keeps_long_texts_in_their_cell():
     lines = [Prediction(0, "m" * 200, "w" * 200, 0.1, 3000, 20), Prediction(1, "a", "b", 0.1, 20, 20)]
     rows = [{"image": Image.new("L", (p.width, p.height), 200)} for p in lines]
-    sheet = np.asarray(contact_sheet(report_on(lines), rows, num_lines=1, columns=2))
+    sheet = np.asarray(contact_sheet(lines[:1], rows, columns=2))
     assert (sheet[:, :480] < 100).any()
     assert (sheet[:, 480:] == 255).all()
 
 
-def test_the_contact_sheet_of_a_faultless_reading_says_so():
-    report = report_on([Prediction(0, "a", "a", 1.0, 20, 20)])
-    sheet = np.asarray(contact_sheet(report, []))
+def test_the_contact_sheet_of_no_lines_says_so():
+    sheet = np.asarray(contact_sheet(worst_lines(report_on([Prediction(0, "a", "a", 1.0, 20, 20)])), []))
     assert (sheet < 100).any()
+
+
+def test_the_contact_sheet_marks_right_readings_green():
+    def has(colour, prediction):
+        sheet = contact_sheet(
+            [Prediction(0, "abc", prediction, 1.0, 20, 20)], [{"image": Image.new("L", (20, 20), 255)}]
+        )
+        return (np.asarray(sheet) == colour).all(-1).any()
+
+    assert has((0, 100, 0), "abc") and not has((178, 34, 34), "abc")
+    assert has((178, 34, 34), "abd") and not has((0, 100, 0), "abd")

@@ -4,7 +4,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizer
 
@@ -165,7 +165,7 @@ class CharacterTokenizer(PreTrainedTokenizer):
         # One by one: versions of transformers differ in what they make of an empty batch and of empty sequences.
         kwargs = {"clean_up_tokenization_spaces": clean_up_tokenization_spaces, **kwargs}
         rows = sequences.tolist() if hasattr(sequences, "tolist") else sequences
-        return [self.decode(row, skip_special_tokens, **kwargs) if len(row) else "" for row in rows]
+        return [cast(str, self.decode(row, skip_special_tokens, **kwargs)) if len(row) else "" for row in rows]
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write {character or special token: id} as `vocab.json`; returns its path."""
