@@ -96,19 +96,25 @@ def worst_lines(report: Report, num_lines: int = 40) -> list[Prediction]:
     return sorted(wrong, key=lambda p: (-rates[p.index], -p.score, p.index))[:num_lines]
 
 
-def contact_sheet(lines: Sequence[Prediction], rows: Rows, columns: int = 2) -> Image.Image:
+def contact_sheet(
+    lines: Sequence[Prediction],
+    rows: Rows,
+    columns: int = 2,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont | None = None,
+) -> Image.Image:
     """A picture of lines: each crop, under it the reference, then what was read, with the score, red where it differs.
 
     Args:
         lines: `worst_lines(report)`, or `report.predictions`.
         rows: the rows that were evaluated, by index.
         columns: side by side.
+        font: about 15 px; Pillow's own when None, which has little more than ASCII.
 
     Returns:
         An RGB image, white, `columns` * 480 px wide; with one sentence on it where there are no lines.
     """
     cell_width, crop_height, text_height, margin = 480, 64, 20, 8
-    font = ImageFont.load_default(15)
+    font = font or ImageFont.load_default(15)
     cell_height = crop_height + 2 * text_height + 3 * margin
     num_rows = max(-(-len(lines) // columns), 1)
     sheet = Image.new("RGB", (columns * cell_width, num_rows * cell_height), "white")

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from PIL import ImageFont
 from tqdm.auto import tqdm
 
 from hf_ocr.bundle import save_bundle
@@ -76,6 +77,7 @@ def main() -> None:
     processor = TextRecognitionProcessor.from_pretrained(folder)
     reader = model.reading_copy(torch.float32)
 
+    font = ImageFont.truetype("DejaVuSans.ttf", 15)
     results = []
 
     def measure(dataset: str, split: str, title: str, rows: Any, files: tuple[Any, ...] = ()) -> None:
@@ -84,7 +86,7 @@ def main() -> None:
         results.append(Result(dataset, split, report_to_dict(report), title, files))
         if arguments.sheets:
             arguments.sheets.mkdir(parents=True, exist_ok=True)
-            contact_sheet(worst_lines(report), rows).save(arguments.sheets / f"{dataset}-{split}.png")
+            contact_sheet(worst_lines(report), rows, font=font).save(arguments.sheets / f"{dataset}-{split}.png")
 
     for name, (title, _, _) in TEST_SETS.items():
         file = arguments.data / name / "test.parquet"
@@ -95,9 +97,11 @@ def main() -> None:
         rows = [row for row in (lines[index] for index in range(1010)) if row["text"]][:1000]
         measure("synthetic documents", split, f"synthetic lines, document style, {split}", rows)
 
+    cards = ROOT / "model_cards"
+    cards.mkdir(exist_ok=True)
     samples = read_lines(ROOT / "tests" / "samples")
-    picture = contact_sheet(evaluate(reader, processor, samples).predictions, samples)
-    picture.save(ROOT / "model_cards" / f"{folder.name}.png", optimize=True)
+    picture = contact_sheet(evaluate(reader, processor, samples).predictions, samples, font=font)
+    picture.save(cards / f"{folder.name}.png", optimize=True)
 
     log = [json.loads(line) for line in (arguments.run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     settings = json.loads((arguments.run / "settings.json").read_text(encoding="utf-8"))
@@ -136,7 +140,7 @@ def main() -> None:
         command="python scripts/train_crnn_latin.py --data DATA --output_dir runs/crnn-small-latin",
         evaluation_command="python scripts/publish_crnn_latin.py --run runs/crnn-small-latin --data DATA",
     )
-    write_card(record.save(ROOT / "model_cards"))
+    write_card(record.save(cards))
 
 
 if __name__ == "__main__":
