@@ -32,9 +32,17 @@ from hf_ocr.report import contact_sheet, report_to_dict, report_to_table, worst_
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST_SETS = {
-    "sroie_lines": ("receipt lines (SROIE, split by shop)", "CC-BY-4.0", "ICDAR 2019 scanned receipts"),
-    "iiit5k": ("scene words (IIIT 5K-Word)", None, "IIIT 5K-Word, Mishra et al. 2012"),
-    "icdar2015_words": ("incidental scene words (ICDAR 2015, all 2,077)", None, "ICDAR 2015 Robust Reading, task 4.3"),
+    "sroie_lines": (
+        "receipt lines (SROIE, split by shop; annotated in upper case whatever the print)",
+        "CC-BY-4.0",
+        "ICDAR 2019 scanned receipts; of these the lines whose case is known",
+    ),
+    "iiit5k": ("scene words (IIIT 5K-Word)", None, "IIIT 5K-Word, Mishra et al. 2012; a tenth held back"),
+    "icdar2015_words": (
+        "incidental scene words (ICDAR 2015, all 2,077)",
+        None,
+        "ICDAR 2015 Robust Reading, task 4.3; a tenth held back",
+    ),
 }
 LIMITS = (
     "It reads one line or word; it does not find text on a page.",
@@ -95,7 +103,7 @@ def main() -> None:
     for split, faces in (("unseen fonts", unseen), ("seen fonts", seen)):
         lines = SyntheticLines(faces, load_words(), seed=20_000, styles={"document": 1.0})
         rows = [row for row in (lines[index] for index in range(1010)) if row["text"]][:1000]
-        measure("synthetic documents", split, f"synthetic lines, document style, {split}", rows)
+        measure("synthetic documents", split, "synthetic lines in document style", rows)
 
     cards = ROOT / "model_cards"
     cards.mkdir(exist_ok=True)

@@ -90,7 +90,7 @@ def test_record_and_card_belong_to_these_weights():
     assert record.weights == (fingerprint(default_checkpoint() / "model.safetensors"),)
     card = (ROOT / "model_cards" / "crnn-small-latin.md").read_text(encoding="utf-8")
     for result in record.results:
-        assert f"{100 * result.report['figures']['exact']['value']:.1f}" in card
+        assert f"{100 * result.report['figures']['exact']['value']:.2f}" in card
 
 
 def test_the_readmes_python_runs(monkeypatch, capsys):
