@@ -14,6 +14,7 @@ Pure functions of tensors, batched over rows; Python loops run over frames only.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .ctc_lattice import (
@@ -226,7 +227,7 @@ def sequence_log_probability(logits: Tensor, lengths: Tensor, sequences: Tensor)
     """
     log_probs, lengths = _log_probs(logits, lengths)
     sequences = _check_sequences("sequences", sequences, log_probs, rows=log_probs.shape[0])
-    return text_log_probability(build_lattice(log_probs, lengths, sequences))
+    return _log_probability(log_probs, lengths, sequences)
 
 
 @torch.no_grad()
@@ -320,11 +321,20 @@ def _decoding(
     log_probs: Tensor, lengths: Tensor, sequences: Tensor, log_scores: Tensor | None, with_characters: bool
 ) -> CtcDecoding:
     """Adds to texts what was asked for. log_scores (R,) where the search knows them already."""
-    if log_scores is not None and not with_characters:
-        return CtcDecoding(sequences, log_scores.exp().clamp(max=1.0), None, None)
-    lattice = build_lattice(log_probs, lengths, sequences)
-    scores = (text_log_probability(lattice) if log_scores is None else log_scores).exp().clamp(max=1.0)
+    if log_scores is None:
+        log_scores = _log_probability(log_probs, lengths, sequences)
+    scores = log_scores.exp().clamp(max=1.0)
     if not with_characters:
         return CtcDecoding(sequences, scores, None, None)
+    lattice = build_lattice(log_probs, lengths, sequences)
     spans = character_spans(peak_frames(lattice, best_states(lattice), sequences), lengths, sequences)
     return CtcDecoding(sequences, scores, character_posteriors(lattice, sequences), spans)
+
+
+def _log_probability(log_probs: Tensor, lengths: Tensor, sequences: Tensor) -> Tensor:
+    """log P(text | row), float32 (R,), by torch's own recursion: one call, in which no row depends on another."""
+    if log_probs.numel() == 0:  # which torch refuses
+        return text_log_probability(build_lattice(log_probs, lengths, sequences))
+    text_lengths = (sequences != BLANK).sum(1)
+    sequences = F.pad(sequences, (0, 1))  # texts of no width are refused too
+    return -F.ctc_loss(log_probs.transpose(0, 1), sequences, lengths, text_lengths, blank=BLANK, reduction="none")
