@@ -98,6 +98,7 @@ def _use(record: RunRecord) -> str:
             "```python",
             "import hf_ocr",
             "from transformers import pipeline",
+            "",
             f'print(pipeline("image-to-text"{model})("line.png"))',
             "```",
             "",

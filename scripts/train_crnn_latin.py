@@ -3,8 +3,8 @@
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \\
         python scripts/train_crnn_latin.py --data DATA --output_dir runs/crnn-small-latin
 
-Hours, hardware, versions and results of the run behind the shipped weights: model_cards/crnn-small-latin.json, written by
-scripts/publish_crnn_latin.py. The lines it was measured on are never read here.
+Hours, hardware, versions and results of the run behind the shipped weights: model_cards/crnn-small-latin.json, written
+by scripts/publish_crnn_latin.py. The lines it was measured on are never read here.
 
 A stopped run goes on from its last checkpoint when the same command is given again. Fonts are those found under
 /usr/share/fonts and words those under /usr/share/dict; on Debian and Ubuntu these packages make a good mixture (about

@@ -130,6 +130,7 @@ def test_use_is_three_lines_and_names_the_model_if_it_must(record):
     assert shown == [
         "import hf_ocr",
         "from transformers import pipeline",
+        "",
         'print(pipeline("image-to-text")("line.png"))',
     ]
     named = render_card(replace(record, load_as="me/tiny")).text
