@@ -2,8 +2,8 @@
 
     python scripts/publish_crnn_latin.py --run runs/crnn-small-latin --data DATA
 
-Training and its validation never read the test files. The synthetic sets are rendered by seed: "unseen" from font families that
-no training line used, "seen" from the others.
+Training and its validation never read the test files. The synthetic sets are rendered by seed: "unseen" from font
+families that no training line used, "seen" from the others.
 """
 
 import argparse
@@ -49,8 +49,8 @@ LIMITS = (
     "Handwriting and blackletter were not in its training data.",
     "Words turned by more than about 30 degrees, curved text and letters below about 8 px are read badly.",
     "Scene words are read less well than by networks several times its size (see the results).",
-    "Its run was stopped and resumed, and the schedule shortened on the way (24,000, 14,000, at last 10,500 steps): the "
-    "command gives a like model, not an equal one.",
+    "Its run was stopped and resumed, and the schedule shortened on the way (24,000, 14,000, at last 10,500 steps): "
+    "the command gives a like model, not an equal one.",
 )
 
 
