@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import torch
 from datasets import Dataset, concatenate_datasets
+from rapidfuzz.distance import Levenshtein
 
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import ChunkSequence, LineChunks, Source
@@ -39,6 +40,7 @@ from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
+from hf_ocr.models.reading import read_images
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 from hf_ocr.text import LATIN_ALPHABET
 from hf_ocr.training import TrainingConfig, train
@@ -66,17 +68,55 @@ def is_held_back(source: str) -> bool:
 
 
 def real_lines(data: Path, held_back: bool) -> dict[str, Dataset]:
-    """The training files, or the tenth of the words (by source picture) that is held back for validation."""
-    parts = {}
+    """The training files, or what is held back for validation: SROIE's own part, a tenth of the words.
+
+    `sroie_cased` and the words have the case of the print; `sroie_upper` and `svt` are annotated in capitals whatever
+    the print, the former because a general recognizer could not read it: the harder lines.
+    """
     sroie = Dataset.from_parquet(str(data / "sroie_lines" / ("validation.parquet" if held_back else "train.parquet")))
-    # The annotation is upper case whatever the print: where the print's case is unknown it would teach the wrong one.
-    sroie = sroie.filter(lambda text: text is not None, input_columns="text_cased")
-    parts["sroie"] = sroie.select_columns(["image", "text_cased"]).rename_column("text_cased", "text")
+    cased = sroie.filter(lambda text: text is not None, input_columns="text_cased")
+    upper = sroie.filter(lambda text: text is None, input_columns="text_cased")
+    parts = {
+        "sroie_cased": cased.select_columns(["image", "text_cased"]).rename_column("text_cased", "text"),
+        "sroie_upper": upper.select_columns(["image", "text"]),
+    }
     for name in ("iiit5k", "icdar2015_words"):
         rows = Dataset.from_parquet(str(data / name / "train.parquet"))
         rows = rows.filter(lambda source: is_held_back(source) == held_back, input_columns="source")
         parts[name] = rows.select_columns(["image", "text"])
+    if not held_back:
+        svt = Dataset.from_parquet(str(data / "svt_words" / "train.parquet"))
+        parts["svt"] = svt.select_columns(["image", "text"])
     return parts
+
+
+def in_case_of(reading: str, label: str) -> str:
+    """`label`, an annotation in capitals, in the case in which it was read.
+
+    A letter that was read as something else takes the case of the one before it.
+    """
+    cased, upper = [], True
+    for step in Levenshtein.opcodes(reading.lower(), label.lower()):
+        for offset, character in enumerate(label[step.dest_start : step.dest_end]):
+            if step.tag == "equal" and character.isalpha():
+                upper = reading[step.src_start + offset].isupper()
+            cased.append(character if upper else character.lower())
+    return "".join(cased)
+
+
+def with_case(rows: Dataset, model: CrnnForTextRecognition, processor: TextRecognitionProcessor) -> Dataset:
+    """Rows annotated in capitals, in the case in which `model` reads them; those it reads otherwise are left out.
+
+    As they are they would teach capitals for small print. Where less than 60 % of a line agrees, either the label is
+    wrong or the reading says nothing about the case.
+    """
+    reader = model.reading_copy(torch.bfloat16)
+    images, labels = rows["image"][:], rows["text"][:]
+    read = [reading.text for reading in read_images(reader, processor, images, 64)]
+    agree = [Levenshtein.normalized_similarity(r.lower(), t.lower()) >= 0.6 for r, t in zip(read, labels, strict=True)]
+    cased = [in_case_of(reading, label) for reading, label in zip(read, labels, strict=True)]
+    rows = rows.remove_columns("text").add_column("text", cased)
+    return rows.select([index for index, good in enumerate(agree) if good])
 
 
 def not_upright(row: dict) -> bool:
@@ -105,7 +145,8 @@ def main() -> None:
         vocab_size=len(tokenizer), image_height=IMAGE_HEIGHT, invalid_labels="skip", empty_labels="blank"
     )
     if arguments.init_from:
-        model = CrnnForTextRecognition.from_pretrained(arguments.init_from, config=config)
+        # Weights are shipped in fp16; training needs them in float32.
+        model = CrnnForTextRecognition.from_pretrained(arguments.init_from, config=config, dtype=torch.float32)
     else:
         model = CrnnForTextRecognition(config)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} symbols")
@@ -113,23 +154,31 @@ def main() -> None:
     faces, _ = split_families(find_fonts(), held_out=0.15, seed=0)
     vocabulary = load_words()
     real = real_lines(arguments.data, held_back=False)
-    words = concatenate_datasets([real["iiit5k"], real["icdar2015_words"]]).filter(lambda row: not not_upright(row))
+    receipts, words = [real["sroie_cased"]], [real["iiit5k"], real["icdar2015_words"]]
+    if arguments.init_from:  # else there is nobody to tell the case
+        receipts.append(with_case(real["sroie_upper"], model, processor))
+        words.append(with_case(real["svt"], model, processor))
+    receipt_lines = concatenate_datasets(receipts)
+    upright_words = concatenate_datasets(words).filter(lambda row: not not_upright(row))
+    print(f"{len(receipt_lines):,} receipt lines, {len(upright_words):,} words")
 
     def mixed(mix: Mix, short_chunks: int = 0) -> LineChunks:
         synthetic = SyntheticLines(faces, vocabulary, seed=arguments.seed, styles=mix.styles)
         sources = [
             Source(synthetic, 1 - mix.receipts - mix.words),
-            Source(real["sroie"], mix.receipts, partial(augment, kind="line")),
-            Source(words, mix.words, partial(augment, kind="word")),
+            Source(receipt_lines, mix.receipts, partial(augment, kind="line")),
+            Source(upright_words, mix.words, partial(augment, kind="word")),
         ]
-        return LineChunks(sources, processor, max_width=640, short_chunks=short_chunks, seed=arguments.seed)
+        return LineChunks(sources, processor, max_width=1024, short_chunks=short_chunks, seed=arguments.seed)
 
     early = mixed(EARLY, short_chunks=0 if arguments.init_from else 32)
     chunks = ChunkSequence(early, mixed(LATE), round(LATE_FROM * arguments.max_steps / early.batches_per_chunk))
 
     held_back = real_lines(arguments.data, held_back=True)
     validation = {
-        "sroie": held_back["sroie"].shuffle(seed=0).select(range(500)),
+        "sroie": concatenate_datasets([held_back["sroie_cased"], held_back["sroie_upper"]])
+        .shuffle(seed=0)
+        .select(range(500)),
         "iiit5k": held_back["iiit5k"],
         "icdar2015": held_back["icdar2015_words"],
     }

@@ -202,7 +202,11 @@ def augment(image: Image.Image, rng: np.random.Generator, kind: Literal["line", 
     if draw.random() < 0.65:
         image = _moved(image, draw, kind)
     if draw.random() < 0.4:
-        image = contrast(image, draw.uniform(0.55, 1.4), draw.uniform(-30, 30), math.exp(draw.uniform(-0.5, 0.5)))
+        least = 0.3 if kind == "word" else 0.55  # signs in the dark; a receipt fades towards its paper, below
+        image = contrast(image, draw.uniform(least, 1.4), draw.uniform(-30, 30), math.exp(draw.uniform(-0.5, 0.5)))
+    elif kind == "line" and draw.random() < 0.12:
+        gain = draw.uniform(0.3, 0.7)
+        image = contrast(image, gain, 127.5 * (1 - gain))  # white stays white
     if draw.random() < 0.1:
         image = image.point(range(255, -1, -1))
     height = image.height
@@ -213,7 +217,8 @@ def augment(image: Image.Image, rng: np.random.Generator, kind: Literal["line", 
         image = lower_resolution(image, draw.uniform(max(0.4, least), 1.0), restore=draw.random() < 0.7)
     elif chance < 0.35:  # not both: either takes the finest detail that is left
         if draw.random() < 0.75:
-            image = blur(image, draw.uniform(0.25, 0.9) * min(1.5, max(0.6, height / 32)))
+            strongest = 1.5 if kind == "word" else 0.9
+            image = blur(image, (0.25 + (strongest - 0.25) * draw.random() ** 1.5) * min(1.5, max(0.6, height / 32)))
         elif height > 20:
             image = motion_blur(image, draw.randint(2, 4), draw.uniform(0, 180))
     if draw.random() < 0.2:
@@ -231,7 +236,7 @@ def _moved(image: Image.Image, draw: random.Random, kind: str) -> Image.Image:
     """Stretch, rotation, shear, perspective and another cut in one interpolation; the edges repeat outwards."""
     width, height = image.size
     # A line turns so little that its ends move by a quarter of its height.
-    steepest = 8.0 if kind == "word" else min(3.0, math.degrees(math.atan2(0.5 * height, width)))
+    steepest = 12.0 if kind == "word" else min(3.0, math.degrees(math.atan2(0.5 * height, width)))
     angle = draw.uniform(-steepest, steepest) if draw.random() < 0.4 else 0.0
     shear = draw.uniform(-0.25, 0.25) if draw.random() < 0.3 else 0.0
     stretch = math.exp(draw.uniform(math.log(0.75), math.log(1.35))) if draw.random() < 0.4 else 1.0
@@ -244,7 +249,7 @@ def _moved(image: Image.Image, draw: random.Random, kind: str) -> Image.Image:
     left, top = corners.min(axis=0)
     right, bottom = corners.max(axis=0)
     if draw.random() < 0.5:
-        ends, sides = (0.04, 0.25), (0.06, 0.2)
+        ends, sides = (0.07, 0.25), (0.06, 0.2)
         left += height * draw.uniform(-ends[1], ends[0])
         right -= height * draw.uniform(-ends[1], ends[0])
         top += height * draw.uniform(-sides[1], sides[0])

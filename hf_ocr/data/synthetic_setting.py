@@ -230,7 +230,7 @@ def add_effects(ink: Ink, draw: random.Random, size: int, grey: int, level: int)
     """Shadow, border, extrusion or outline, as layers under or instead of the ink."""
     chance = draw.random()
     mask = ink.layers[0][0]
-    if chance > 0.24 or size < 18:
+    if chance > 0.28 or size < 18:
         return
     far = max(1, size // 14)
     other = round(
@@ -254,10 +254,10 @@ def add_effects(ink: Ink, draw: random.Random, size: int, grey: int, level: int)
         if abs(other - grey) < 40:
             other = 255 - grey if abs(255 - 2 * grey) > 80 else level
         ink.layers.insert(0, (mask.filter(ImageFilter.MaxFilter(3 if size < 30 else 5)), other))
-    elif chance < 0.21:
+    elif chance < 0.25:
         step = (draw.choice((-1, 1)), draw.choice((-1, 1)))
         body = mask
-        for distance in range(1, far + 1):
+        for distance in range(1, draw.randint(far, 2 * far) + 1):
             body = ImageChops.lighter(body, ImageChops.offset(mask, step[0] * distance, step[1] * distance))
         ink.layers.insert(0, (body, round(0.5 * (other + level))))
     elif size >= 28:

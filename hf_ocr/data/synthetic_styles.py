@@ -261,7 +261,7 @@ def _scene(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour)
     if draw.random() < 0.18:
         image = grounds.shaded(image, draw, draw.uniform(0.15, 0.6))
     if draw.random() < 0.5:
-        image = blur(image, height * draw.uniform(0.01, 0.06))
+        image = blur(image, height * (0.01 + 0.08 * draw.random() ** 1.5))
     if draw.random() < 0.07 and height > 16:
         image = motion_blur(image, draw.randint(2, 4), draw.uniform(0, 180))
     if draw.random() < 0.12:

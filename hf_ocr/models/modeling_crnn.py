@@ -35,28 +35,33 @@ class CrnnConvolution(nn.Module):
                 tuple(config.pool_kernels[index]), tuple(config.pool_strides[index]), tuple(config.pool_paddings[index])
             )
 
-    def forward(self, hidden: torch.Tensor, widths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, C, H, W), valid widths (B,) -> the same behind this layer; columns behind the valid width are 0."""
+    def forward(self, hidden: torch.Tensor, widths: torch.Tensor, least: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """(B, C, H, W), valid widths (B,), the least of them -> the same behind this layer; what is not valid is 0."""
         hidden = self.norm(self.convolution(hidden))
-        widths = _output_length(widths, self.convolution)
+        widths, least = _output_length(widths, self.convolution), _output_length(least, self.convolution)
         # In place, and the mask first: no layer needs these values again for its gradient.
-        hidden = F.relu(_mask_columns(hidden, widths), inplace=True)
+        hidden = F.relu(_mask_columns(hidden, widths, least), inplace=True)
         if self.pool is not None:
             hidden = self.pool(hidden)  # behind a ReLU the zeros of the mask equal the pool's own padding
-            widths = _output_length(widths, self.pool)
-            hidden = _mask_columns(hidden, widths)
-        return hidden, widths
+            widths, least = _output_length(widths, self.pool), _output_length(least, self.pool)
+            hidden = _mask_columns(hidden, widths, least)
+        return hidden, widths, least
 
 
-def _output_length(lengths: torch.Tensor, layer: nn.Conv2d | nn.MaxPool2d) -> torch.Tensor:
+def _output_length(lengths: Any, layer: nn.Conv2d | nn.MaxPool2d) -> Any:
     kernel, stride, padding = (cast(tuple[int, int], v)[1] for v in (layer.kernel_size, layer.stride, layer.padding))
     return (lengths + 2 * padding - kernel) // stride + 1
 
 
-def _mask_columns(hidden: torch.Tensor, widths: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) with the columns behind the valid widths set to 0, in place."""
-    columns = torch.arange(hidden.shape[-1], device=hidden.device)
-    return hidden.mul_((columns < widths[:, None])[:, None, None, :].to(hidden.dtype))
+def _mask_columns(hidden: torch.Tensor, widths: torch.Tensor, least: int) -> torch.Tensor:
+    """(B, C, H, W) with the columns behind the valid widths set to 0, in place.
+
+    Rows of a batch are of like width: the columns before the least width, nearly all, are left alone.
+    """
+    if least < hidden.shape[-1]:
+        columns = torch.arange(least, hidden.shape[-1], device=hidden.device)
+        hidden[..., least:].mul_((columns < widths[:, None])[:, None, None, :].to(hidden.dtype))
+    return hidden
 
 
 class CrnnBidirectionalLstm(nn.Module):
@@ -79,7 +84,9 @@ class CrnnBidirectionalLstm(nn.Module):
 
 
 def _gather_frames(hidden: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    return hidden.gather(0, index[:, :, None].expand(-1, -1, hidden.shape[-1]))
+    rows = torch.arange(index.shape[1], device=index.device)
+    places = (index * index.shape[1] + rows).flatten()
+    return hidden.flatten(0, 1).index_select(0, places).view_as(hidden)  # whole frames at a time, unlike `gather`
 
 
 class CrnnPreTrainedModel(TextRecognitionPreTrainedModel):
@@ -157,16 +164,17 @@ class CrnnModel(CrnnPreTrainedModel):
                 "processor gives beside pixel_values."
             )
         widths = widths.to(torch.int64)
+        least = int(widths.min()) if len(widths) else pixel_values.shape[-1]
+        if self.frame_count(least) < 1:
+            raise ValueError(
+                f"the narrowest image is {least} px wide, too narrow for one frame. Widen images to at least 64 px "
+                "(the image processor's min_width)."
+            )
         # Not `contiguous`: with one channel it changes nothing, and the convolutions would choose the slow layout.
         hidden = torch.empty_like(pixel_values, dtype=self.dtype, memory_format=torch.channels_last)
-        hidden = _mask_columns(hidden.copy_(pixel_values), widths)
-        if (self.frame_count(widths) < 1).any():
-            raise ValueError(
-                f"the narrowest image is {int(widths.min())} px wide, too narrow for one frame. Widen images to at "
-                "least 64 px (the image processor's min_width)."
-            )
+        hidden = _mask_columns(hidden.copy_(pixel_values), widths, least)
         for convolution in self.convolutions:
-            hidden, widths = convolution(hidden, widths)
+            hidden, widths, least = convolution(hidden, widths, least)
         hidden = hidden.squeeze(2).permute(2, 0, 1).contiguous()
         frames = torch.arange(len(hidden), device=hidden.device)[:, None]
         reversal = torch.where(frames < widths, widths - 1 - frames, frames)
@@ -176,8 +184,8 @@ class CrnnModel(CrnnPreTrainedModel):
             hidden = lstm(hidden, reversal)
         return hidden.transpose(0, 1), widths
 
-    def frame_count(self, widths: torch.Tensor) -> torch.Tensor:
-        """Frames of images of these valid widths (px); int64, the shape of `widths`."""
+    def frame_count(self, widths: Any) -> Any:
+        """Frames of images of these valid widths, px: an int, or int64 of the shape of `widths`."""
         for kernel, stride, padding in self.config.downsampling():
             widths = (widths + 2 * padding[1] - kernel[1]) // stride[1] + 1
         return widths

@@ -85,11 +85,11 @@ def test_frame_to_pixel_follows_a_stroke():
     assert scale == 4.0
     # Convolutions of ones only: the response is symmetric about the frames that see the stroke.
     response = torch.ones(1, 1, 32, 128, requires_grad=True)
-    hidden, widths = response, torch.tensor([128])
+    hidden, widths, least = response, torch.tensor([128]), 128
     for layer in model.convolutions:
         nn.init.ones_(layer.convolution.weight)
         layer.norm = nn.Identity()
-        hidden, widths = layer(hidden, widths)
+        hidden, widths, least = layer(hidden, widths, least)
     hidden[0, 0, 0, 16].backward()
     columns = response.grad[0, 0].sum(0)
     centre = float((columns * (torch.arange(128) + 0.5)).sum() / columns.sum())
