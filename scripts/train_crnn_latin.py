@@ -45,7 +45,7 @@ from hf_ocr.models.tokenization_characters import CharacterTokenizer
 from hf_ocr.text import LATIN_ALPHABET
 from hf_ocr.training import TrainingConfig, train
 
-IMAGE_HEIGHT = 40
+IMAGE_HEIGHT = 40  # px; chosen by scripts/compare_heights.py
 
 
 class Mix(NamedTuple):
@@ -124,9 +124,61 @@ def not_upright(row: dict) -> bool:
     return height > 1.5 * width and len(row["text"]) > 2
 
 
+def new_model(image_height: int, init_from: Path | None) -> tuple[CrnnForTextRecognition, TextRecognitionProcessor]:
+    tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
+    processor = TextRecognitionProcessor(TextLineImageProcessor(height=image_height), tokenizer)
+    config = CrnnConfig.small(
+        vocab_size=len(tokenizer), image_height=image_height, invalid_labels="skip", empty_labels="blank"
+    )
+    if init_from is None:
+        return CrnnForTextRecognition(config), processor
+    # Weights are shipped in fp16; training needs them in float32.
+    return CrnnForTextRecognition.from_pretrained(init_from, config=config, dtype=torch.float32), processor
+
+
+def training_chunks(
+    data: Path, processor: TextRecognitionProcessor, reader: CrnnForTextRecognition | None, max_steps: int, seed: int
+) -> ChunkSequence:
+    """EARLY, then LATE. `reader` tells the case of the lines annotated in capitals; without it they are left out."""
+    real = real_lines(data, held_back=False)
+    receipts, words = [real["sroie_cased"]], [real["iiit5k"], real["icdar2015_words"]]
+    if reader is not None:
+        receipts.append(with_case(real["sroie_upper"], reader, processor))
+        words.append(with_case(real["svt"], reader, processor))
+    receipt_lines = concatenate_datasets(receipts)
+    upright_words = concatenate_datasets(words).filter(lambda row: not not_upright(row))
+    print(f"{len(receipt_lines):,} receipt lines, {len(upright_words):,} words")
+    faces, _ = split_families(find_fonts(), held_out=0.15, seed=0)
+    vocabulary = load_words()
+
+    def mixed(mix: Mix, short_chunks: int = 0) -> LineChunks:
+        synthetic = SyntheticLines(faces, vocabulary, seed=seed, styles=mix.styles)
+        sources = [
+            Source(synthetic, 1 - mix.receipts - mix.words),
+            Source(receipt_lines, mix.receipts, partial(augment, kind="line")),
+            Source(upright_words, mix.words, partial(augment, kind="word")),
+        ]
+        return LineChunks(sources, processor, max_width=1024, short_chunks=short_chunks, seed=seed)
+
+    early = mixed(EARLY, short_chunks=32 if reader is None else 0)
+    return ChunkSequence(early, mixed(LATE), round(LATE_FROM * max_steps / early.batches_per_chunk))
+
+
+def validation_sets(data: Path) -> dict[str, Dataset]:
+    held_back = real_lines(data, held_back=True)
+    receipts = concatenate_datasets([held_back["sroie_cased"], held_back["sroie_upper"]])
+    return {
+        "sroie": receipts.shuffle(seed=0).select(range(500)),
+        "iiit5k": held_back["iiit5k"],
+        "icdar2015": held_back["icdar2015_words"],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with sroie_lines, iiit5k, icdar2015_words")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of sroie_lines, iiit5k, icdar2015_words, svt_words"
+    )
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--max_steps", type=int, default=10500)
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
@@ -137,51 +189,12 @@ def main() -> None:
     parser.add_argument("--num_workers", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
-
-    tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
-    processor = TextRecognitionProcessor(TextLineImageProcessor(height=IMAGE_HEIGHT), tokenizer)
     torch.manual_seed(arguments.seed)
-    config = CrnnConfig.small(
-        vocab_size=len(tokenizer), image_height=IMAGE_HEIGHT, invalid_labels="skip", empty_labels="blank"
-    )
-    if arguments.init_from:
-        # Weights are shipped in fp16; training needs them in float32.
-        model = CrnnForTextRecognition.from_pretrained(arguments.init_from, config=config, dtype=torch.float32)
-    else:
-        model = CrnnForTextRecognition(config)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} symbols")
-
-    faces, _ = split_families(find_fonts(), held_out=0.15, seed=0)
-    vocabulary = load_words()
-    real = real_lines(arguments.data, held_back=False)
-    receipts, words = [real["sroie_cased"]], [real["iiit5k"], real["icdar2015_words"]]
-    if arguments.init_from:  # else there is nobody to tell the case
-        receipts.append(with_case(real["sroie_upper"], model, processor))
-        words.append(with_case(real["svt"], model, processor))
-    receipt_lines = concatenate_datasets(receipts)
-    upright_words = concatenate_datasets(words).filter(lambda row: not not_upright(row))
-    print(f"{len(receipt_lines):,} receipt lines, {len(upright_words):,} words")
-
-    def mixed(mix: Mix, short_chunks: int = 0) -> LineChunks:
-        synthetic = SyntheticLines(faces, vocabulary, seed=arguments.seed, styles=mix.styles)
-        sources = [
-            Source(synthetic, 1 - mix.receipts - mix.words),
-            Source(receipt_lines, mix.receipts, partial(augment, kind="line")),
-            Source(upright_words, mix.words, partial(augment, kind="word")),
-        ]
-        return LineChunks(sources, processor, max_width=1024, short_chunks=short_chunks, seed=arguments.seed)
-
-    early = mixed(EARLY, short_chunks=0 if arguments.init_from else 32)
-    chunks = ChunkSequence(early, mixed(LATE), round(LATE_FROM * arguments.max_steps / early.batches_per_chunk))
-
-    held_back = real_lines(arguments.data, held_back=True)
-    validation = {
-        "sroie": concatenate_datasets([held_back["sroie_cased"], held_back["sroie_upper"]])
-        .shuffle(seed=0)
-        .select(range(500)),
-        "iiit5k": held_back["iiit5k"],
-        "icdar2015": held_back["icdar2015_words"],
-    }
+    model, processor = new_model(IMAGE_HEIGHT, arguments.init_from)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} symbols")
+    reader = model if arguments.init_from else None
+    chunks = training_chunks(arguments.data, processor, reader, arguments.max_steps, arguments.seed)
+    validation = validation_sets(arguments.data)
 
     def validate(average: CrnnForTextRecognition) -> dict[str, Report]:
         reader = average.reading_copy(torch.bfloat16)
@@ -199,11 +212,12 @@ def main() -> None:
     )
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     mixture = {
+        "init_from": arguments.init_from.name if arguments.init_from else None,
         "early_mix": EARLY._asdict(),
         "late_mix": LATE._asdict(),
         "late_from": round(LATE_FROM, 4),
-        "lines_per_batch": early.lines_per_chunk // early.batches_per_chunk,
-        "max_width_px": early.max_width,
+        "lines_per_batch": chunks.first.lines_per_chunk // chunks.batches_per_chunk,
+        "max_width_px": chunks.first.max_width,
     }
     written = {**asdict(settings), **mixture}
     del written["output_dir"]
