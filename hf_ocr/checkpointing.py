@@ -21,6 +21,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     progress: dict[str, Any],
+    random_states: list[dict[str, Any]],
     keep: int = 2,
 ) -> Path:
     """Writes `folder/checkpoint-STEP` and removes all but the newest `keep`.
@@ -31,30 +32,48 @@ def save_checkpoint(
         step: optimizer steps done.
         model, average: the trained weights and their moving average.
         progress: further JSON values to have again after a resume.
+        random_states: of `random_state`, one for each process, in the order of their ranks.
+        keep: checkpoints that stay.
+
+    Raises:
+        OSError: the checkpoint cannot be written; the older ones are as they were.
     """
     folder = Path(folder)
     target = folder / f"{PREFIX}{step}"
     partial = folder / f".partial-{step}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(_contiguous(model.state_dict()), partial / "model.safetensors")
-    save_file(_contiguous(average.state_dict()), partial / "average.safetensors")
-    moments, settings = _flatten(optimizer.state_dict())
-    save_file(moments, partial / "optimizer.safetensors")
-    numpy_state = np.random.get_state(legacy=False)
-    key = torch.from_numpy(numpy_state["state"].pop("key"))
-    save_file({"numpy": key, **_random_tensors()}, partial / "random.safetensors")
-    state = {
-        "step": step,
-        "scheduler": scheduler.state_dict(),
-        "optimizer": settings,
-        "python_random": random.getstate(),
-        "numpy_random": numpy_state,
-        "progress": progress,
-    }
-    (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        moments, settings = _flatten(optimizer.state_dict())
+        tensors = {
+            f"{rank}.{name}": torch.from_numpy(array)
+            for rank, state in enumerate(random_states)
+            for name, array in state["arrays"].items()
+        }
+        for name, content in (
+            ("model", model.state_dict()),
+            ("average", average.state_dict()),
+            ("optimizer", moments),
+            ("random", tensors),
+        ):
+            save_file({key: tensor.contiguous() for key, tensor in content.items()}, partial / f"{name}.safetensors")
+        state = {
+            "step": step,
+            "scheduler": scheduler.state_dict(),
+            "optimizer": settings,
+            "random": [{name: value for name, value in state.items() if name != "arrays"} for state in random_states],
+            "progress": progress,
+        }
+        (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    except Exception as error:  # a full disk comes as OSError, or as an error of safetensors
+        shutil.rmtree(partial, ignore_errors=True)
+        older = list_checkpoints(folder)
+        raise OSError(
+            f"{target}: the checkpoint could not be written ({error}). Free space on the disk and start again: the run "
+            f"goes on from {older[-1] if older else 'its beginning'}."
+        ) from error
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target
@@ -72,40 +91,57 @@ def load_checkpoint(
     average: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
+    rank: int = 0,
+    world: int = 1,
 ) -> tuple[int, dict[str, Any]]:
-    """Puts everything back, random states included.
+    """Puts everything back, the random states of process `rank` of `world` included.
 
     Returns:
         The optimizer steps done, and the `progress` that was saved.
+
+    Raises:
+        ValueError: another number of processes wrote it.
     """
     checkpoint = Path(checkpoint)
     state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    if len(state["random"]) != world:
+        raise ValueError(
+            f"{checkpoint}: was written by {len(state['random'])} processes, now there are {world}, which would read "
+            "other batches. Resume with as many as before, or begin anew in another folder."
+        )
     model.load_state_dict(load_file(checkpoint / "model.safetensors"))
     average.load_state_dict(load_file(checkpoint / "average.safetensors"))
     optimizer.load_state_dict(_unflatten(load_file(checkpoint / "optimizer.safetensors"), state["optimizer"]))
     scheduler.load_state_dict(state["scheduler"])
     tensors = load_file(checkpoint / "random.safetensors")
-    torch.set_rng_state(tensors["torch"])
-    for device in range(torch.cuda.device_count()):
-        if f"cuda.{device}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"cuda.{device}"], device)
-    numpy_state = state["numpy_random"]
-    numpy_state["state"] = {"key": tensors["numpy"].numpy(), **numpy_state["state"]}
-    np.random.set_state(numpy_state)
-    version, numbers, gauss = state["python_random"]
-    random.setstate((version, tuple(numbers), gauss))
+    own = {name.split(".", 1)[1]: tensor.numpy() for name, tensor in tensors.items() if name.startswith(f"{rank}.")}
+    _set_random_state({**state["random"][rank], "arrays": own})
     return state["step"], state["progress"]
 
 
-def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+def random_state() -> dict[str, Any]:
+    """The states of all random generators of this process: "arrays", and JSON values.
 
-
-def _random_tensors() -> dict[str, torch.Tensor]:
-    tensors = {"torch": torch.get_rng_state()}
+    NumPy arrays and no tensors: `gather_object` of torch 2.13 cannot send the latter.
+    """
+    numpy_state = np.random.get_state(legacy=False)
+    arrays = {"torch": torch.get_rng_state().numpy(), "numpy": numpy_state["state"].pop("key")}
     for device in range(torch.cuda.device_count()):
-        tensors[f"cuda.{device}"] = torch.cuda.get_rng_state(device)
-    return tensors
+        arrays[f"cuda.{device}"] = torch.cuda.get_rng_state(device).numpy()
+    return {"python": random.getstate(), "numpy": numpy_state, "arrays": arrays}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    arrays = state["arrays"]
+    torch.set_rng_state(torch.from_numpy(arrays["torch"]))
+    for device in range(torch.cuda.device_count()):
+        if f"cuda.{device}" in arrays:
+            torch.cuda.set_rng_state(torch.from_numpy(arrays[f"cuda.{device}"]), device)
+    numpy_state = dict(state["numpy"])
+    numpy_state["state"] = {"key": arrays["numpy"], **numpy_state["state"]}
+    np.random.set_state(numpy_state)
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
 
 
 def _flatten(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:

@@ -12,7 +12,7 @@ from hf_ocr.metrics import Confusions, Figure, character_edits, count_confusions
 from hf_ocr.models.reading import TALL, read_images
 from hf_ocr.text import ignore_case, lower_alphanumerics, normalise
 
-__all__ = ["Bucket", "Prediction", "Report", "evaluate", "report_on"]
+__all__ = ["Bucket", "Prediction", "Report", "evaluate", "predict", "report_on"]
 
 LENGTH_BOUNDS = (1, 5, 9, 17, 33)
 """Lower bounds of the buckets by length, in characters of the reference."""
@@ -97,6 +97,14 @@ def evaluate(
     Raises:
         ValueError: no rows, a row without a picture or text, or references without a single character.
     """
+    predictions = predict(model, processor, rows, batch_size)
+    if not predictions:
+        raise ValueError("evaluate got no rows; expected at least one {'image', 'text'}. Is the split empty?")
+    return report_on(predictions, seed)
+
+
+def predict(model: Any, processor: Any, rows: Iterable[Mapping[str, Any]], batch_size: int = 64) -> list[Prediction]:
+    """What `evaluate` measures: each row as it was read, in order. Arguments as for `evaluate`."""
     predictions: list[Prediction] = []
     remaining = iter(rows)
     while piece := list(islice(remaining, 32 * batch_size)):
@@ -110,9 +118,7 @@ def evaluate(
             predictions.append(
                 Prediction(len(predictions), reference, reading.text, float(reading.score), image.width, image.height)
             )
-    if not predictions:
-        raise ValueError("evaluate got no rows; expected at least one {'image', 'text'}. Is the split empty?")
-    return report_on(predictions, seed)
+    return predictions
 
 
 def report_on(predictions: Sequence[Prediction], seed: int = 0) -> Report:

@@ -1,7 +1,10 @@
 """A `Report` in other forms: a table in plain text, a dictionary for JSON, a picture of the worst lines."""
 
+import json
+import os
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
@@ -10,7 +13,7 @@ from hf_ocr.evaluation import Bucket, Prediction, Report
 from hf_ocr.metrics import NUM_RESAMPLINGS, Figure, character_edits
 from hf_ocr.text import ignore_case, normalise
 
-__all__ = ["contact_sheet", "report_to_dict", "report_to_table", "worst_lines"]
+__all__ = ["contact_sheet", "draw_curves", "report_to_dict", "report_to_table", "worst_lines"]
 
 FIGURES = {
     "exact": ("exact, letters and digits", "lower-cased, all but a-z and 0-9 dropped, accents not folded"),
@@ -137,6 +140,28 @@ def contact_sheet(
             place = (left, top + crop_height + margin // 2 + number * text_height)
             draw.text(place, _shortened(text, font, cell_width - 2 * margin), colour, font)
     return sheet
+
+
+def draw_curves(log: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """The curves of a run as a picture: the loss, and the character error rates, over the steps.
+
+    Args:
+        log: `log.jsonl` as `hf_ocr.training.train` writes it.
+        target: the picture to write; its suffix says the format (.png, .svg, .pdf).
+    """
+    from matplotlib.figure import Figure as Picture
+
+    entries = [json.loads(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
+    steps = [entry["step"] for entry in entries]
+    picture = Picture(figsize=(10, 4), layout="constrained")
+    losses, rates = picture.subplots(1, 2)
+    losses.plot(steps, [entry["loss"] for entry in entries], marker=".")
+    losses.set(xlabel="step", ylabel="loss, mean since the last evaluation", yscale="log")
+    for name in (name for name in entries[-1] if name.endswith("_cer")):
+        rates.plot(steps, [100 * entry[name] for entry in entries], marker=".", label=name.removesuffix("_cer"))
+    rates.set(xlabel="step", ylabel="CER ignoring case, %", yscale="log")
+    rates.legend()
+    picture.savefig(target)
 
 
 def _shortened(text: str, font: Any, width: int) -> str:

@@ -1,57 +1,71 @@
-"""The training loop: one visible function on accelerate."""
+"""The training loop: one visible function on accelerate, for one process and for many."""
 
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, get_cosine_with_min_lr_schedule_with_warmup
+from transformers import PreTrainedModel, get_scheduler
 
-from hf_ocr.checkpointing import list_checkpoints, load_checkpoint, save_checkpoint
+from hf_ocr.checkpointing import list_checkpoints, load_checkpoint, random_state, save_checkpoint
 from hf_ocr.data.batches import ChunkSequence, LineChunks
-from hf_ocr.evaluation import Report
+from hf_ocr.evaluation import Report, predict, report_on
 
 MAX_BAD_BATCHES = 10
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Settings of `train`.
+    """Settings of `train`. A step is one update of the weights; a batch is what one process reads at once.
 
     Attributes:
-        output_dir: checkpoints, the log (log.jsonl) and the final model.
+        output_dir: checkpoints, the log (log.jsonl), the best and the final model.
         max_steps: optimizer steps.
+        gradient_accumulation_steps: batches of each process that make one step.
         learning_rate: the peak; AdamW.
+        lr_scheduler_type: behind the warm-up "cosine" goes down to 1 % of the peak and "linear" to 0; "one_cycle" is
+            a cosine up and down in which the momentum goes the other way (Smith and Topin, arXiv:1708.07120).
         weight_decay: none on biases and norms.
-        warmup_ratio: share of the steps with a rising rate; then a cosine down to 1 % of the peak.
+        warmup_ratio: share of the steps with a rising rate.
         max_grad_norm: clip.
         average_decay: of the exponential moving average of the weights, which is what is evaluated and saved.
+        freeze_steps: in this many first steps only the vocabulary layers learn, for a head that is new.
         mixed_precision: "no", "bf16" or "fp16".
-        eval_steps, save_steps: optimizer steps between evaluations and checkpoints.
-        dataloader_num_workers: processes that prepare chunks.
+        eval_steps, save_steps: steps between evaluations and checkpoints.
+        save_total_limit: checkpoints that stay.
+        early_stopping_patience: stop after this many evaluations in a row without a better one; None: never.
+        dataloader_num_workers: processes that prepare chunks, for each process that trains.
+        report_to: trackers of accelerate, "tensorboard" for one; None: the log alone.
         seed: of everything random.
     """
 
     output_dir: str
     max_steps: int
+    gradient_accumulation_steps: int = 1
     learning_rate: float = 1.5e-3
+    lr_scheduler_type: Literal["cosine", "linear", "one_cycle"] = "cosine"
     weight_decay: float = 0.02
     warmup_ratio: float = 0.05
     max_grad_norm: float = 5.0
     average_decay: float = 0.999
+    freeze_steps: int = 0
     mixed_precision: str = "no"
     eval_steps: int = 500
     save_steps: int = 500
+    save_total_limit: int = 2
+    early_stopping_patience: int | None = None
     dataloader_num_workers: int = 0
+    report_to: str | None = None
     seed: int = 0
 
 
@@ -64,16 +78,22 @@ def train(
 ) -> torch.nn.Module:
     """Trains a recognizer and writes checkpoints; goes on from the newest one in `config.output_dir`.
 
+    A step is the mean over the lines of all its batches in all processes, whatever their sizes.
+
     Args:
-        model: a recognizer; `forward(**batch)` gives `.loss`.
-        processor: saved beside the final weights.
+        model: a recognizer; `forward(**batch)` gives `.loss`, the mean over the lines it does not skip.
+        processor: saved beside the weights.
         chunks: the data; `rank` and `world` must be this process's.
-        evaluate_average: called with the averaged weights every `eval_steps`; gives a report for each validation set.
+        evaluate_average: called in every process with the averaged weights, every `eval_steps`; gives a report for each
+            validation set (`evaluate_in_all_processes`). The first set decides which weights are the best, by its CER.
 
     Returns:
-        The averaged model, also saved with its processor in `output_dir/final`.
+        The averaged model, also saved with its processor in `output_dir/final`; the best one, where there is an
+        evaluation, in `output_dir/best`.
     """
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision, log_with=config.report_to, project_dir=config.output_dir
+    )
     set_seed(config.seed)
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
@@ -81,26 +101,49 @@ def train(
     optimizer = torch.optim.AdamW(
         _parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
     )
-    scheduler = get_cosine_with_min_lr_schedule_with_warmup(
-        optimizer, round(config.warmup_ratio * config.max_steps), config.max_steps, min_lr_rate=0.01
-    )
+    scheduler = _scheduler(optimizer, config)
     average.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
+    trackers = config.report_to is not None
+    if trackers:
+        accelerator.init_trackers("training")
     step = 0
     progress: dict[str, Any] = {"seconds": 0.0, "lines": 0, "skipped": 0, "bad_batches": 0}
+    progress |= {"best": None, "evaluations_since_best": 0}
     if checkpoints := list_checkpoints(output):
-        step, progress = load_checkpoint(checkpoints[-1], model, average, optimizer, scheduler)
+        step, saved = load_checkpoint(
+            checkpoints[-1], model, average, optimizer, scheduler, accelerator.process_index, accelerator.num_processes
+        )
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(saved.pop("scaler"))
+        progress |= saved
     started = time.monotonic() - progress["seconds"]
-    batches = _batches_from(chunks, step + progress["bad_batches"], config.dataloader_num_workers)
+    read = (step + progress["bad_batches"]) * config.gradient_accumulation_steps
+    batches = _batches_from(chunks, read, config.dataloader_num_workers)
     bar = tqdm(total=config.max_steps, initial=step, disable=None if accelerator.is_main_process else True)
     model.train()
     losses: list[float] = []
     in_a_row = 0
-    while step < config.max_steps:
-        batch = {name: tensor.to(accelerator.device) for name, tensor in next(batches).items()}
+    patience = math.inf if config.early_stopping_patience is None else config.early_stopping_patience
+    while step < config.max_steps and progress["evaluations_since_best"] < patience:
         buffers = [buffer.clone() for buffer in model.buffers()]
-        outputs = wrapped(**batch)
-        accelerator.backward(outputs.loss)
+        sums = torch.zeros(3, dtype=torch.float64)  # lines, lines in the loss, loss
+        for left in reversed(range(config.gradient_accumulation_steps)):
+            batch = {name: tensor.to(accelerator.device) for name, tensor in next(batches).items()}
+            with accelerator.no_sync(wrapped) if left else nullcontext():
+                outputs = wrapped(**batch)
+                lines = len(batch["labels"])
+                counted = lines - int(outputs.skipped)
+                accelerator.backward(outputs.loss * counted)
+            sums += torch.tensor([lines, counted, outputs.loss.item() * counted], dtype=torch.float64)
+        total_lines, total_counted, total_loss = cast(
+            torch.Tensor, accelerator.reduce(sums.to(accelerator.device, torch.float32))
+        ).tolist()
+        # Summed over the lines of this process, and the mean over processes, so far: now the mean over all lines.
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        torch._foreach_mul_(gradients, accelerator.num_processes / max(total_counted, 1))
+        if step < config.freeze_steps:
+            _keep_gradients_of(model, cast(Any, model).vocabulary_layers())
         norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         # One bad batch must reach neither the weights nor the running statistics; a row of them means that the run
         # itself has gone wrong. The norm is the same in every process, so that all of them leave the batch out.
@@ -108,9 +151,9 @@ def train(
         in_a_row = 0 if finite else in_a_row + 1
         if in_a_row == MAX_BAD_BATCHES:
             raise ValueError(
-                f"step {step}: loss {outputs.loss.item()}, gradient norm {float(norm)}, not finite for {in_a_row} "
-                f"batches in a row. Lower learning_rate (now {config.learning_rate}) and start again: the run goes on "
-                f"from the last checkpoint in {output}."
+                f"step {step}: loss {total_loss / max(total_counted, 1)}, gradient norm {float(norm)}, not finite for "
+                f"{in_a_row} batches in a row. Lower learning_rate (now {config.learning_rate}) and start again: the "
+                f"run goes on from the last checkpoint in {output}."
             )
         if not finite:
             for buffer, before in zip(model.buffers(), buffers, strict=True):
@@ -123,36 +166,108 @@ def train(
         optimizer.zero_grad()
         average.update_parameters(model)
         step += 1
-        losses.append(outputs.loss.item())
-        progress["lines"] += len(batch["labels"])
-        progress["skipped"] += int(outputs.skipped)
+        losses.append(total_loss / max(total_counted, 1))
+        progress["lines"] += round(total_lines)
+        progress["skipped"] += round(total_lines - total_counted)
         progress["seconds"] = round(time.monotonic() - started, 1)
         bar.update()
         if step % 50 == 0:
             bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.3f}")
         last = step == config.max_steps
-        if step % config.save_steps == 0 or last:
-            if accelerator.is_main_process:
-                save_checkpoint(output, step, model, average, optimizer, scheduler, progress)
-        if evaluate_average is not None and (step % config.eval_steps == 0 or last) and accelerator.is_main_process:
+        if evaluate_average is not None and (step % config.eval_steps == 0 or last):
+            figures = _figures(evaluate_average(average.module))
+            _note_best(progress, figures)
             entry = {
                 "step": step,
-                **progress,
+                **{name: value for name, value in progress.items() if name != "evaluations_since_best"},
                 "loss": round(sum(losses) / len(losses), 4),
                 "learning_rate": scheduler.get_last_lr()[0],
+                **figures,
             }
-            for name, report in evaluate_average(average.module).items():
-                entry[f"{name}_exact"] = round(report.exact.value, 4)
-                entry[f"{name}_cer"] = round(report.cer_ignoring_case.value, 4)
             losses.clear()
-            with (output / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(entry) + "\n")
+            if accelerator.is_main_process:
+                if progress["evaluations_since_best"] == 0:
+                    _save_model(average.module, processor, output / "best")
+                with (output / "log.jsonl").open("a", encoding="utf-8") as log:
+                    log.write(json.dumps(entry) + "\n")
+            if trackers:
+                accelerator.log(entry, step)
             bar.set_postfix({name: entry[name] for name in entry if name == "loss" or name.endswith("_cer")})
+            last = last or progress["evaluations_since_best"] >= patience
+        if step % config.save_steps == 0 or last:
+            states = gather_object([random_state()])
+            if accelerator.is_main_process:
+                scaler = {} if accelerator.scaler is None else {"scaler": accelerator.scaler.state_dict()}
+                save_checkpoint(
+                    output, step, model, average, optimizer, scheduler, progress | scaler, states,
+                    config.save_total_limit,
+                )  # fmt: skip
     bar.close()
     if accelerator.is_main_process:
-        cast(PreTrainedModel, average.module).save_pretrained(output / "final")
-        processor.save_pretrained(output / "final")
+        _save_model(average.module, processor, output / "final")
+    accelerator.wait_for_everyone()
+    if trackers:
+        accelerator.end_training()
     return average.module
+
+
+def evaluate_in_all_processes(
+    model: Any, processor: Any, rows: Sequence[Any], batch_size: int = 64, seed: int = 0
+) -> Report:
+    """`evaluate`, each process with its share of the rows; every one gets the whole report, each row counted once.
+
+    Args:
+        rows: all of them, in every process.
+    """
+    state = Accelerator().state
+    own = range(state.process_index, len(rows), state.num_processes)
+    read = predict(model, processor, (rows[index] for index in own), batch_size)
+    placed = [replace(prediction, index=index) for prediction, index in zip(read, own, strict=True)]
+    return report_on(sorted(gather_object(placed), key=lambda prediction: prediction.index), seed)
+
+
+def _figures(reports: dict[str, Report]) -> dict[str, float]:
+    figures = {}
+    for name, report in reports.items():
+        figures[f"{name}_exact"] = round(report.exact.value, 4)
+        figures[f"{name}_cer"] = round(report.cer_ignoring_case.value, 4)
+        figures[f"{name}_wer"] = round(report.wer.value, 4)
+    return figures
+
+
+def _note_best(progress: dict[str, Any], figures: dict[str, float]) -> None:
+    error_rate = next(value for name, value in figures.items() if name.endswith("_cer"))
+    if progress["best"] is None or error_rate < progress["best"]:
+        progress["best"], progress["evaluations_since_best"] = error_rate, 0
+    else:
+        progress["evaluations_since_best"] += 1
+
+
+def _save_model(model: torch.nn.Module, processor: Any, folder: Path) -> None:
+    cast(PreTrainedModel, model).save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def _keep_gradients_of(model: torch.nn.Module, layers: list[torch.nn.Module]) -> None:
+    """The optimizer leaves alone what has no gradient."""
+    kept = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in kept:
+            parameter.grad = None
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> Any:
+    warm_up = round(config.warmup_ratio * config.max_steps)
+    if config.lr_scheduler_type == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, config.learning_rate, config.max_steps + 1, pct_start=max(warm_up, 1) / config.max_steps
+        )
+    if config.lr_scheduler_type == "linear":
+        return get_scheduler("linear", optimizer, warm_up, config.max_steps)
+    if config.lr_scheduler_type == "cosine":
+        specific = {"min_lr_rate": 0.01}
+        return get_scheduler("cosine_with_min_lr", optimizer, warm_up, config.max_steps, specific)
+    raise ValueError(f"lr_scheduler_type is {config.lr_scheduler_type!r}, expected 'cosine', 'linear' or 'one_cycle'.")
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import ChunkSequence, LineChunks, Source
 from hf_ocr.data.fonts import find_fonts, load_words, split_families
 from hf_ocr.data.synthetic_lines import SyntheticLines
-from hf_ocr.evaluation import Report, evaluate
+from hf_ocr.evaluation import Report
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
@@ -43,7 +43,7 @@ from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import read_images
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 from hf_ocr.text import LATIN_ALPHABET
-from hf_ocr.training import TrainingConfig, train
+from hf_ocr.training import TrainingConfig, evaluate_in_all_processes, train
 
 
 class Mix(NamedTuple):
@@ -197,7 +197,7 @@ def main() -> None:
 
     def validate(average: CrnnForTextRecognition) -> dict[str, Report]:
         reader = average.reading_copy(torch.bfloat16)
-        return {name: evaluate(reader, processor, rows) for name, rows in validation.items()}
+        return {name: evaluate_in_all_processes(reader, processor, rows) for name, rows in validation.items()}
 
     settings = TrainingConfig(
         output_dir=str(arguments.output_dir),

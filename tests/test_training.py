@@ -1,5 +1,6 @@
 """The loop: it logs and saves, a stopped run goes on exactly, a crash while saving costs nothing."""
 
+import copy
 import json
 import shutil
 
@@ -8,9 +9,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from hf_ocr.checkpointing import list_checkpoints, save_checkpoint
+from hf_ocr.checkpointing import list_checkpoints, random_state, save_checkpoint
 from hf_ocr.data.batches import LineChunks, Source
-from hf_ocr.evaluation import evaluate
+from hf_ocr.evaluation import Prediction, evaluate, report_on
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
@@ -98,8 +99,8 @@ def test_a_crash_while_saving_leaves_the_older_checkpoint(tmp_path):
             raise OSError("No space left on device")
 
     optimizer = torch.optim.AdamW(model.parameters())
-    with pytest.raises(OSError, match="No space"):
-        save_checkpoint(tmp_path, 16, model, model, optimizer, Unwritable(), {})
+    with pytest.raises(OSError, match=r"checkpoint-16: .* \(No space left on device\).* goes on from .*checkpoint-12"):
+        save_checkpoint(tmp_path, 16, model, model, optimizer, Unwritable(), {}, [random_state()])
     assert [path.name for path in list_checkpoints(tmp_path)] == before
 
 
@@ -133,3 +134,80 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         model.classifier.bias.fill_(float("nan"))
     with pytest.raises(ValueError, match="not finite for 10 batches in a row"):
         train(model, processor, chunks, settings(tmp_path))
+
+
+class WithoutNorm(CrnnForTextRecognition):
+    """Batch norm in its frozen form: it makes a batch more than the sum of its lines."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+def accumulated(folder, batches, lines):
+    _, processor, chunks, rows = parts()
+    torch.manual_seed(0)
+    model = WithoutNorm(
+        CrnnConfig.small(
+            vocab_size=len(processor.tokenizer), image_height=32, conv_channels=[8, 16, 16, 16, 24, 24, 32, 32],
+            lstm_hidden_size=32, dropout=0.0,
+        )
+    )  # fmt: skip
+    chunks = LineChunks([Source(rows)], processor, lines_per_chunk=8, batches_per_chunk=batches)
+    values = {"max_steps": 1, "gradient_accumulation_steps": batches, "average_decay": 0.0, "warmup_ratio": 0.0}
+    return train(model, processor, chunks, settings(folder, **values)).state_dict()
+
+
+def test_eight_batches_of_about_one_line_equal_one_of_eight(tmp_path):
+    """Batches of unequal numbers of lines: only a mean over all lines makes them equal."""
+    one, eight = accumulated(tmp_path / "one", 1, 8), accumulated(tmp_path / "eight", 4, 2)
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, eight[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "one_cycle"])
+def test_schedules_rise_and_fall(tmp_path, name):
+    model, processor, chunks, rows = parts()
+
+    def validate(average):
+        return {"words": evaluate(average, processor, rows)}
+
+    values = {"max_steps": 8, "eval_steps": 1, "warmup_ratio": 0.5, "lr_scheduler_type": name}
+    train(model, processor, chunks, settings(tmp_path, **values), validate)
+    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rates[0] < max(rates) > rates[-1]
+    assert max(rates) == pytest.approx(1.5e-3, rel=0.1)
+    assert rates[-1] < 0.02 * max(rates)
+
+
+def test_first_steps_can_be_for_the_head_alone(tmp_path):
+    model, processor, chunks, _ = parts()
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    train(model, processor, chunks, settings(tmp_path / "frozen", max_steps=4, freeze_steps=4))
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    train(model, processor, chunks, settings(tmp_path / "free", max_steps=4, freeze_steps=2))
+    assert not torch.equal(
+        model.crnn.convolutions[0].convolution.weight, before["crnn.convolutions.0.convolution.weight"]
+    )
+
+
+def test_it_stops_early_and_keeps_the_best(tmp_path):
+    model, processor, chunks, _ = parts()
+    seen = []
+
+    def validate(average):
+        seen.append(copy.deepcopy(average.state_dict()))
+        read = ["ab", "abcd", "abc", "ab", "abc", "abcd"][len(seen) - 1]
+        return {"words": report_on([Prediction(0, "abcd", read, 1.0, 40, 10)])}
+
+    values = settings(tmp_path, max_steps=50, eval_steps=2, save_steps=1000, early_stopping_patience=3)
+    train(model, processor, chunks, values, validate)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-10"]
+    best = CrnnForTextRecognition.from_pretrained(tmp_path / "best").state_dict()
+    assert all(torch.equal(tensor, seen[1][name]) for name, tensor in best.items())
+    train(*parts()[:3], values, validate)  # what has stopped does not go on
+    assert len(seen) == 5

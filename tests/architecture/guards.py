@@ -49,7 +49,7 @@ ARROWS = {
 IMPORTED_AT_ONCE = 2
 
 # What may be imported inside a function: packages of the extras.
-OPTIONAL = {"accelerate", "datasets", "evaluate", "fontTools", "onnxruntime", "pyarrow", "rapidfuzz"}
+OPTIONAL = {"accelerate", "datasets", "evaluate", "fontTools", "matplotlib", "onnxruntime", "pyarrow", "rapidfuzz"}
 
 BUNDLE_PACKAGES = {"PIL", "numpy", "torch", "transformers"}
 NAMES_THAT_SAY_NOTHING = {"common", "core", "helpers", "misc", "utils"}

@@ -1,0 +1,252 @@
+"""Fine-tunes a recognizer on labelled lines.
+
+    accelerate launch scripts/finetune.py --train_file lines/ --output_dir runs/mine
+    accelerate launch scripts/finetune.py --train_file train.parquet --validation_file validation.parquet \\
+        --test_file test.parquet --alphabet union --replay_share 0.2 --output_dir runs/mine
+    accelerate launch scripts/finetune.py settings.json
+
+Lines come from a parquet file, a folder of them, a folder with metadata.csv or metadata.jsonl beside its images, or a
+folder of pairs line.png and line.gt.txt. The data is looked at first (as `hf-ocr inspect` does), and what would make
+training wrong stops the run.
+
+A run that was stopped, in whatever way, goes on from its last checkpoint when the same command is given again, and ends
+with the same weights. OUTPUT_DIR/best holds the model that read the validation lines best: load it with
+`pipeline("image-to-text", model="OUTPUT_DIR/best")`. Beside it lie the record of the run (NAME.json), the card rendered
+from it, the curves, and the worst lines with their images.
+"""
+
+import json
+import math
+import sys
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset, Image
+from transformers import AutoModelForTextRecognition, AutoProcessor, HfArgumentParser
+
+import hf_ocr  # noqa: F401  (registers the models)
+from hf_ocr.alphabet import resize_alphabet
+from hf_ocr.card import write_card
+from hf_ocr.cli.inspect import report as inspection_lines
+from hf_ocr.data.augmentation import augment
+from hf_ocr.data.batches import LineChunks, Source
+from hf_ocr.data.inspection import inspect_lines
+from hf_ocr.data.lines import read_lines
+from hf_ocr.evaluation import Report
+from hf_ocr.record import DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
+from hf_ocr.registration import default_checkpoint
+from hf_ocr.report import contact_sheet, draw_curves, report_to_dict, report_to_table, worst_lines
+from hf_ocr.training import TrainingConfig, evaluate_in_all_processes, train
+
+BATCHES_PER_CHUNK = 16
+
+
+@dataclass
+class ModelArguments:
+    """Which recognizer, and what becomes of its alphabet."""
+
+    model_name_or_path: str = field(
+        default_factory=lambda: str(default_checkpoint()),
+        metadata={"help": "folder of a checkpoint, or its name on the Hub; by default the one inside the package"},
+    )
+    alphabet: str = field(
+        default="fail",
+        metadata={
+            "help": "new characters: 'fail' stops, 'union' adds them, 'new' keeps those of the training lines alone",
+            "choices": ["fail", "union", "new"],
+        },
+    )
+
+
+@dataclass
+class DataArguments:
+    """Lines to learn from, and to measure on."""
+
+    train_file: list[str] = field(metadata={"help": "lines to train on"})
+    validation_file: list[str] | None = field(
+        default=None,
+        metadata={"help": "lines that choose the best weights; else validation_split of the training lines"},
+    )
+    test_file: list[str] | None = field(default=None, metadata={"help": "lines that are read once, at the end"})
+    validation_split: float = field(
+        default=0.1, metadata={"help": "share held back where validation_file is not given"}
+    )
+    image_column_name: str = "image"
+    text_column_name: str = "text"
+    augmentation: str = field(default="line", metadata={"help": "of images", "choices": ["none", "line", "word"]})
+    replay_file: list[str] | None = field(
+        default=None, metadata={"help": "lines like those the model has learnt from, against forgetting"}
+    )
+    replay_share: float = field(default=0.2, metadata={"help": "of the lines, where replay_file is given"})
+    old_test_file: list[str] | None = field(
+        default=None, metadata={"help": "lines like those it has learnt from, measured in every evaluation"}
+    )
+    max_width: int = field(default=1600, metadata={"help": "px at the model's height; wider lines are left out"})
+
+
+@dataclass
+class TrainingArguments:
+    """How to learn; names as in the example scripts of transformers."""
+
+    output_dir: str
+    num_train_epochs: float = 20.0
+    max_steps: int = field(default=-1, metadata={"help": "instead of num_train_epochs"})
+    per_device_train_batch_size: int = field(
+        default=32, metadata={"help": "lines in the mean: wide lines come in fewer"}
+    )
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 5e-4
+    lr_scheduler_type: str = field(default="cosine", metadata={"choices": ["cosine", "linear", "one_cycle"]})
+    warmup_ratio: float = 0.05
+    weight_decay: float = 0.02
+    max_grad_norm: float = 5.0
+    average_decay: float = field(default=0.99, metadata={"help": "of the moving average of the weights"})
+    freeze_steps: int = field(default=0, metadata={"help": "first steps in which only the head learns"})
+    mixed_precision: str = field(default="no", metadata={"choices": ["no", "bf16", "fp16"]})
+    eval_steps: int = 200
+    save_steps: int = 200
+    save_total_limit: int = 2
+    early_stopping_patience: int | None = None
+    dataloader_num_workers: int = 1
+    report_to: str | None = field(default=None, metadata={"help": "tensorboard, or another tracker of accelerate"})
+    seed: int = 0
+
+
+def main() -> None:
+    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments), description=__doc__)
+    if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
+        model_arguments, data, training = parser.parse_json_file(sys.argv[1])
+    else:
+        model_arguments, data, training = parser.parse_args_into_dataclasses()
+    # Without a GPU, accelerate takes several processes for single ones unless it is told that CPUs are meant.
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    say = print if state.is_main_process else lambda *words: None
+    say(f"{state.num_processes} process{'es' if state.num_processes > 1 else ''} on {state.device}")
+    output = Path(training.output_dir)
+
+    def lines(source: list[str] | None) -> Dataset | None:
+        return source and read_lines(source, data.image_column_name, data.text_column_name)
+
+    training_lines, validation, test = lines(data.train_file), lines(data.validation_file), lines(data.test_file)
+    replay, old_test = lines(data.replay_file), lines(data.old_test_file)
+    if validation is None:
+        parts = training_lines.train_test_split(data.validation_split, seed=training.seed)
+        training_lines, validation = parts["train"], parts["test"]
+
+    torch.manual_seed(training.seed)
+    model = AutoModelForTextRecognition.from_pretrained(model_arguments.model_name_or_path, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(model_arguments.model_name_or_path)
+    if state.is_main_process:
+        look_at(
+            {"train": training_lines, "validation": validation, "test": test},
+            model,
+            processor,
+            model_arguments.alphabet,
+        )
+    state.wait_for_everyone()
+    if model_arguments.alphabet != "fail":
+        texts = [*training_lines["text"], *validation["text"]]
+        processor.tokenizer = resize_alphabet(model, processor.tokenizer, texts, model_arguments.alphabet)
+    # Lines that cannot be aligned were reported above; a blank image is right to read as nothing.
+    model.config.invalid_labels, model.config.empty_labels = "skip", "blank"
+
+    change = None if data.augmentation == "none" else partial(augment, kind=data.augmentation)
+    sources = [Source(training_lines, 1 - (data.replay_share if replay is not None else 0), change)]
+    if replay is not None:
+        sources.append(Source(replay, data.replay_share, change))
+    chunks = LineChunks(
+        sources,
+        processor,
+        lines_per_chunk=training.per_device_train_batch_size * BATCHES_PER_CHUNK,
+        batches_per_chunk=BATCHES_PER_CHUNK,
+        max_width=data.max_width,
+        seed=training.seed,
+        rank=state.process_index,
+        world=state.num_processes,
+    )
+    steps = training.max_steps
+    if steps < 0:
+        a_step = training.per_device_train_batch_size * training.gradient_accumulation_steps * state.num_processes
+        steps = math.ceil(training.num_train_epochs * len(training_lines) / (a_step * sources[0].share))
+    settings = {name: value for name, value in asdict(training).items() if name not in (
+        "num_train_epochs", "per_device_train_batch_size", "max_steps")}  # fmt: skip
+    measured = {"validation": validation} | ({} if old_test is None else {"old": old_test})
+
+    def validate(average: Any) -> dict[str, Report]:
+        return {name: evaluate_in_all_processes(average, processor, rows) for name, rows in measured.items()}
+
+    train(model, processor, chunks, TrainingConfig(max_steps=steps, **settings), validate)
+
+    best = AutoModelForTextRecognition.from_pretrained(output / "best").to(state.device)
+    if test is not None:
+        measured["test"] = test
+    reports = {name: evaluate_in_all_processes(best, processor, rows) for name, rows in measured.items()}
+    if state.is_main_process:
+        for name, report in reports.items():
+            print(f"\n{name}\n{report_to_table(report)}")
+            contact_sheet(worst_lines(report), measured[name]).save(output / f"worst-{name}.png")
+        draw_curves(output / "log.jsonl", output / "curves.png")
+        files = {"validation": data.validation_file, "old": data.old_test_file, "test": data.test_file}
+        write_record(output, best, processor, reports, files, len(training_lines), model_arguments, data, training)
+
+
+def look_at(splits: dict[str, Dataset | None], model: Any, processor: Any, alphabet: str) -> None:
+    """Print what was found in the data; stop where training would go wrong."""
+    undecoded = {
+        name: rows.cast_column("image", Image(decode=False)) for name, rows in splits.items() if rows is not None
+    }
+    frames = getattr(model.base_model, "frame_count", None)
+    inspection = inspect_lines(undecoded, processor, frames, alphabet_grows=alphabet != "fail")
+    print("\n".join(inspection_lines(inspection)), flush=True)
+    if inspection.errors:
+        raise SystemExit("The errors above would make training wrong. Mend them and start again.")
+
+
+def write_record(
+    output: Path,
+    model: Any,
+    processor: Any,
+    reports: dict[str, Report],
+    files: dict[str, list[str] | None],
+    num_lines: int,
+    model_arguments: ModelArguments,
+    data: DataArguments,
+    training: TrainingArguments,
+) -> None:
+    """OUTPUT_DIR/NAME.json, and the card rendered from it, also as README.md of the best model."""
+    log = [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    record = RunRecord(
+        name=output.resolve().name,
+        description=f"{Path(model_arguments.model_name_or_path).name}, fine-tuned.",
+        model=describe_model(model, processor),
+        settings={**asdict(model_arguments), **asdict(data), **asdict(training)},
+        created=date.today().isoformat(),
+        hours=round(log[-1]["seconds"] / 3600, 2),
+        steps=log[-1]["step"],
+        lines_seen=log[-1]["lines"],
+        hardware=hardware(),
+        versions=versions(),
+        training_data=(
+            DataSource(
+                "training lines", num_lines=num_lines, files=tuple(fingerprint(source) for source in data.train_file)
+            ),
+        ),
+        results=tuple(
+            Result(name, name, report_to_dict(report), files=tuple(fingerprint(source) for source in files[name] or ()))
+            for name, report in reports.items()
+        ),
+        weights=(fingerprint(output / "best" / "model.safetensors"),),
+        load_as=f"{output.name}/best",
+    )
+    card = write_card(record.save(output))
+    (output / "best" / "README.md").write_text(card.read_text(encoding="utf-8"), encoding="utf-8")
+    print(f"\nThe best model is in {output / 'best'}, its card in {card}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""scripts/finetune.py as people start it: through the command line, killed for real, with one process and with two."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from safetensors.torch import load_file
+from transformers import pipeline
+
+from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
+from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
+from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
+
+ROOT = Path(__file__).parents[1]
+WORDS = ["cat", "hello", "noon", "label", "tree", "off", "zone", "order", "table", "bread", "total", "cash", "rate"]
+STEPS = 24
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model, lines to train on and to validate on."""
+    folder = tmp_path_factory.mktemp("finetune")
+    processor = TextRecognitionProcessor(
+        image_processor=TextLineImageProcessor(height=32),
+        tokenizer=CharacterTokenizer.from_alphabet(sorted(set("".join(WORDS)))),
+    )
+    torch.manual_seed(0)
+    config = CrnnConfig.small(
+        vocab_size=len(processor.tokenizer), image_height=32, conv_channels=[8, 8, 8, 8, 16, 16, 16, 16],
+        lstm_hidden_size=16,
+    )  # fmt: skip
+    CrnnForTextRecognition(config).save_pretrained(folder / "tiny")
+    processor.save_pretrained(folder / "tiny")
+    for split, size in (("train", 22), ("validation", 18), ("test", 20)):
+        (folder / split).mkdir()
+        for word in WORDS if split == "train" else WORDS[:7]:
+            image = Image.new("L", (14 * len(word) + 20, 32), 255)
+            ImageDraw.Draw(image).text((8, 4), word, fill=0, font=ImageFont.load_default(size))
+            image.save(folder / split / f"{word}.png")
+            (folder / split / f"{word}.gt.txt").write_text(word, encoding="utf-8")
+    return folder
+
+
+def command(folder, output, processes=1, **options):
+    values = {
+        "model_name_or_path": folder / "tiny", "train_file": folder / "train", "validation_file": folder / "validation",
+        "output_dir": output, "max_steps": STEPS, "per_device_train_batch_size": 2, "eval_steps": 8, "save_steps": 4,
+    }  # fmt: skip
+    arguments = [str(part) for name, value in (values | options).items() for part in (f"--{name}", value)]
+    # accelerate 1.15 starts a single process with --cpu; this is how two come about on a CPU.
+    several = ["--multi_gpu"] if processes > 1 else ["--cpu"]
+    launch = ["-m", "accelerate.commands.launch", *several, "--num_processes", str(processes), "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    return [sys.executable, *launch, str(ROOT / "scripts" / "finetune.py"), *arguments]
+
+
+ENVIRONMENT = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+
+
+def run(folder, output, processes=1, **options):
+    done = subprocess.run(
+        command(folder, output, processes, **options), env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def kill_at(folder, output, processes, step):
+    """Start, and kill every process at once as soon as the checkpoint of this step is there."""
+    process = subprocess.Popen(
+        command(folder, output, processes), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    limit = time.monotonic() + 200
+    while not (output / f"checkpoint-{step}").exists():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < limit
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def log(output):
+    """Without what a clock says."""
+    entries = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    return {entry["step"]: {**entry, "seconds": None} for entry in entries}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_run_ends_with_the_same_losses_and_weights(folder, tmp_path, processes):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    said = run(folder, whole, processes)
+    assert f"{processes} process" in said
+    for step in (4, 12):
+        kill_at(folder, parts, processes, step)
+    run(folder, parts, processes)
+    a, b = load_file(whole / "final" / "model.safetensors"), load_file(parts / "final" / "model.safetensors")
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    assert log(whole)[STEPS] == log(parts)[STEPS]
+
+
+def test_two_processes_share_the_lines_and_count_each_once(folder, tmp_path):
+    run(folder, tmp_path / "two", 2, max_steps=4, test_file=folder / "test")
+    record = json.loads((tmp_path / "two" / "two.json").read_text(encoding="utf-8"))
+    assert {result["dataset"]: result["report"]["num_lines"] for result in record["results"]} == {
+        "validation": 7,
+        "test": 7,
+    }
+    # Seven lines between two processes: every one once, although they do not divide.
+    total = record["results"][0]["report"]["figures"]["cer"]["total"]
+    assert total == sum(map(len, WORDS[:7]))
+    assert record["lines_seen"] == pytest.approx(4 * 2 * 2, abs=2)
+
+
+def test_a_new_alphabet_from_a_folder_to_a_model_that_reads(folder, tmp_path):
+    lines = tmp_path / "lines"
+    lines.mkdir()
+    for number in range(3):
+        image = Image.new("L", (120, 32), 255)
+        ImageDraw.Draw(image).text((8 + number, 4), "§table", fill=0, font=ImageFont.load_default(22))
+        image.save(lines / f"{number}.png")
+        (lines / f"{number}.gt.txt").write_text("§table", encoding="utf-8")
+    refused = subprocess.run(
+        command(folder, tmp_path / "no", train_file=lines), env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert refused.returncode != 0
+    assert "'§' (U+00A7, 3 times)" in refused.stdout
+    assert "Mend them and start again" in refused.stderr
+    run(folder, tmp_path / "yes", train_file=lines, alphabet="union", max_steps=4, replay_file=folder / "train",
+        old_test_file=folder / "validation", augmentation="none")  # fmt: skip
+    reader = pipeline("text-recognition", model=str(tmp_path / "yes" / "best"))
+    assert "§" in reader.tokenizer.alphabet
+    assert isinstance(reader(str(lines / "0.png"))[0]["generated_text"], str)
+    entries = log(tmp_path / "yes")
+    assert {"validation_cer", "old_cer"} <= set(entries[4])
+    for name in ("curves.png", "worst-validation.png", "yes.md", "yes.json"):
+        assert (tmp_path / "yes" / name).stat().st_size > 0
