@@ -41,6 +41,8 @@ class PpOcrModel(PpOcrPreTrainedModel):
         super().__init__(config)
         self.backbone = PPLCNetV4Backbone(config.backbone_config())
         self.encoder = PPOCRV6SmallRecEncoderWithSVTR(config.encoder_config())
+        for block in self.encoder.svtr_block:  # as PaddleOCR has it; transformers takes 1e-6, its value behind them
+            block.layer_norm1.eps = block.layer_norm2.eps = 1e-5
         # transformers has given all layers one small deviation, with which the convolutions that no norm follows,
         # depthwise and squeezing, would pass on next to nothing. What is done here it leaves alone.
         for layer in self.modules():
