@@ -159,7 +159,9 @@ def read_onnx(source: str | Path) -> tuple[list[Layer], list[str]]:
     try:
         import onnx
     except ImportError as error:
-        raise ConversionError(f"onnx is not installed, and reads the file of the weights. Install it: {CURE}") from error
+        raise ConversionError(
+            f"onnx is not installed, and reads the file of the weights. Install it: {CURE}"
+        ) from error
     try:
         model = onnx.load(str(source))
     except Exception as error:  # of protobuf, whose classes differ between its versions
@@ -167,7 +169,8 @@ def read_onnx(source: str | Path) -> tuple[list[Layer], list[str]]:
     entries = {entry.key: entry.value for entry in model.metadata_props}
     if "character" not in entries:
         raise ConversionError(
-            f'{source}: has no alphabet, expected an entry "character" in its metadata. Convert a recognizer: {WEIGHTS}.'
+            f'{source}: has no alphabet, expected an entry "character" in its metadata. '
+            f"Convert the recognizer, {WEIGHTS}."
         )
     weights = {
         tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()) for tensor in model.graph.initializer

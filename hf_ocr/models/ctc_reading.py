@@ -91,7 +91,7 @@ def recognize_with_ctc(
 
 def _joined(parts: list[Recognition]) -> Recognition:
     """The rows of all parts below each other, padded to the longest text."""
-    longest = max(part.sequences.shape[1] for part in parts)
+    longest = max(part["sequences"].shape[1] for part in parts)
     joined = {}
     for name in parts[0]:
         tensors = [part[name] for part in parts]

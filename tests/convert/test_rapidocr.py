@@ -49,9 +49,7 @@ def graph_of(model, keep_norms=0):
         if not isinstance(module, nn.BatchNorm2d):
             layers.append(Layer(type(module).__name__, module.weight, module.bias))
         elif module in kept:
-            layers.append(
-                Layer("BatchNorm2d", module.weight, module.bias, module.running_mean, module.running_var)
-            )
+            layers.append(Layer("BatchNorm2d", module.weight, module.bias, module.running_mean, module.running_var))
         else:
             scale = module.weight / (module.running_var + module.eps).sqrt()
             folded = layers[-1].weight * scale[:, None, None, None]
