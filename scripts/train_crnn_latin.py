@@ -45,8 +45,6 @@ from hf_ocr.models.tokenization_characters import CharacterTokenizer
 from hf_ocr.text import LATIN_ALPHABET
 from hf_ocr.training import TrainingConfig, train
 
-IMAGE_HEIGHT = 40  # px; chosen by scripts/compare_heights.py
-
 
 class Mix(NamedTuple):
     """Shares of receipt lines and of scene words; the rest is synthetic, in these styles."""
@@ -180,6 +178,7 @@ def main() -> None:
         "--data", type=Path, required=True, help="folder of sroie_lines, iiit5k, icdar2015_words, svt_words"
     )
     parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--image_height", type=int, default=40, help="px; 40 was chosen by scripts/compare_heights.py")
     parser.add_argument("--max_steps", type=int, default=10500)
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
     parser.add_argument("--init_from", type=Path, help="checkpoint folder to go on from, instead of fresh weights")
@@ -190,7 +189,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
     torch.manual_seed(arguments.seed)
-    model, processor = new_model(IMAGE_HEIGHT, arguments.init_from)
+    model, processor = new_model(arguments.image_height, arguments.init_from)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} symbols")
     reader = model if arguments.init_from else None
     chunks = training_chunks(arguments.data, processor, reader, arguments.max_steps, arguments.seed)
@@ -217,6 +216,7 @@ def main() -> None:
         "late_mix": LATE._asdict(),
         "late_from": round(LATE_FROM, 4),
         "lines_per_batch": chunks.first.lines_per_chunk // chunks.batches_per_chunk,
+        "image_height_px": arguments.image_height,
         "max_width_px": chunks.first.max_width,
     }
     written = {**asdict(settings), **mixture}

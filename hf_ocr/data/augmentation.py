@@ -19,6 +19,7 @@ __all__ = [
     "blur",
     "contrast",
     "cut_out",
+    "elastic",
     "jpeg",
     "lower_resolution",
     "motion_blur",
@@ -177,6 +178,47 @@ def mapped(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return result[:, :2] / result[:, 2:]
 
 
+def elastic(image: Image.Image, draw: random.Random, strength: float) -> Image.Image:
+    """Strips between upright lines, about a height apart, whose ends move: text that is unevenly wide, high or bent.
+
+    After the distortion, stretch and perspective of Luo et al. (arXiv:2003.06606), with random in place of learnt
+    moves.
+
+    Args:
+        image: mode "L".
+        draw: moves the ends.
+        strength: the farthest that an end moves, in heights.
+    """
+    width, height = image.size
+    strips = max(2, min(8, round(width / height)))
+    edges = [width * i / strips for i in range(strips + 1)]
+    reach = strength * height
+
+    def moves() -> list[tuple[float, float]]:
+        """Of the upper or lower ends, px: along the line but for the first and the last; outwards, or a bit inwards."""
+        return [
+            (draw.uniform(-reach, reach) if 0 < i < strips else 0.0, draw.uniform(-0.2, 1.0) * reach)
+            for i in range(strips + 1)
+        ]
+
+    upper, lower = moves(), moves()
+    mesh = []
+    for i in range(strips):
+        corners = [
+            (edges[i] + upper[i][0], -upper[i][1]),
+            (edges[i] + lower[i][0], height + lower[i][1]),
+            (edges[i + 1] + lower[i + 1][0], height + lower[i + 1][1]),
+            (edges[i + 1] + upper[i + 1][0], -upper[i + 1][1]),
+        ]
+        box = (round(edges[i]), 0, round(edges[i + 1]), height)
+        mesh.append((box, tuple(value for corner in corners for value in corner)))
+    # What lies outside the image repeats its edge.
+    pad = math.ceil(reach) + 1
+    padded = Image.fromarray(np.pad(np.asarray(image), pad, mode="edge"))
+    mesh = [(box, tuple(value + pad for value in quad)) for box, quad in mesh]
+    return padded.transform((width, height), Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
+
+
 def augment(image: Image.Image, rng: np.random.Generator, kind: Literal["line", "word"] = "line") -> Image.Image:
     """A real training crop, changed at random; one in seven stays as it is. The text stays readable.
 
@@ -201,6 +243,8 @@ def augment(image: Image.Image, rng: np.random.Generator, kind: Literal["line", 
         return image.copy()
     if draw.random() < 0.65:
         image = _moved(image, draw, kind)
+    if draw.random() < (0.35 if kind == "word" else 0.15):
+        image = elastic(image, draw, 0.2 if kind == "word" else 0.1)
     if draw.random() < 0.4:
         least = 0.3 if kind == "word" else 0.55  # signs in the dark; a receipt fades towards its paper, below
         image = contrast(image, draw.uniform(least, 1.4), draw.uniform(-30, 30), math.exp(draw.uniform(-0.5, 0.5)))

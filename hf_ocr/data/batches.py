@@ -1,5 +1,6 @@
 """Training batches of lines of like width, as a pure function of (seed, step)."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -112,7 +113,7 @@ class LineChunks(Dataset):
             order = _order(self.seed, index, attempt // count, count)
             try:
                 row = source.rows[int(order[attempt % count])]
-                image, text = row["image"], row["text"]
+                image, text = row["image"], unicodedata.normalize("NFC", row["text"])
                 if self.alphabet.issuperset(text):
                     image = image if image.mode in ("L", "RGB") else image.convert("RGB")
                     image = source.augment(image.convert("L"), generator) if source.augment is not None else image

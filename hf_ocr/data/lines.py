@@ -1,9 +1,13 @@
 """Rows {"image", "text"} from files: parquet, an image folder with metadata, or pairs of image and `.gt.txt`."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from datasets import Dataset, Image, concatenate_datasets, load_dataset
+if TYPE_CHECKING:  # an extra: the command imports this module, and reading needs no data sets
+    from datasets import Dataset
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm"})
 
@@ -25,6 +29,8 @@ def read_lines(
     Raises:
         ValueError: a missing path, a folder that is none of these, missing columns, or a source without rows.
     """
+    from datasets import Image, concatenate_datasets, load_dataset
+
     if not isinstance(source, str | Path):
         return concatenate_datasets([read_lines(one, image_column, text_column) for one in source])
     path = Path(source)
@@ -55,6 +61,8 @@ def read_lines(
 
 
 def _parquet(files: list[Path]) -> Dataset:
+    from datasets import Dataset
+
     for file in files:
         with file.open("rb") as stream:
             magic = stream.read(4)
@@ -66,6 +74,8 @@ def _parquet(files: list[Path]) -> Dataset:
 
 
 def _pairs(folder: Path) -> Dataset:
+    from datasets import Dataset
+
     images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     pairs = [(image, image.with_name(image.name.removesuffix(image.suffix) + ".gt.txt")) for image in images]
     pairs = [(image, label) for image, label in pairs if label.exists()]

@@ -194,6 +194,10 @@ class CrnnForTextRecognition(CrnnPreTrainedModel):
         self.classifier = nn.Linear(2 * config.lstm_hidden_size, config.vocab_size)
         self.post_init()
 
+    def vocabulary_layers(self) -> list[nn.Linear | nn.Embedding]:
+        """The layers with one row for each symbol of the alphabet."""
+        return [self.classifier]
+
     def forward(
         self,
         pixel_values: torch.Tensor,

@@ -136,6 +136,10 @@ class PpOcrForTextRecognition(PpOcrPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.vocab_size)
         self.post_init()
 
+    def vocabulary_layers(self) -> list[nn.Linear | nn.Embedding]:
+        """The layers with one row for each symbol of the alphabet."""
+        return [self.classifier]
+
     def forward(
         self,
         pixel_values: torch.Tensor,

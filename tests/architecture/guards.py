@@ -24,6 +24,7 @@ LAYERS = {
     "data": 2,
     "metrics": 2,
     "registration": 2,
+    "alphabet": 3,
     "evaluation": 3,
     "training": 3,
     "checkpointing": 3,

@@ -1,0 +1,113 @@
+"""Changing the alphabet of a recognizer: known characters keep their weights, new ones start from what is alike."""
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
+
+__all__ = ["resize_alphabet"]
+
+# A new character begins one nat less likely than the one whose weights it starts from: until it has been learnt, known
+# text reads as before.
+HEAD_START_OF_THE_KNOWN = 1.0
+
+
+def resize_alphabet(
+    model: Any,
+    tokenizer: CharacterTokenizer,
+    characters: Iterable[str],
+    mode: Literal["union", "new", "fail"] = "union",
+) -> CharacterTokenizer:
+    """Fit a recognizer to an alphabet. Rows of its vocabulary layers are matched by character, never by id.
+
+    A character that is new starts with the weights of its base character (U+017F, the long s, from "s"; "ẵ" from "a")
+    where the old alphabet has that, and with the mean of all characters otherwise.
+
+    Args:
+        model: a recognizer (`vocabulary_layers`); changed in place, `config.vocab_size` with it.
+        tokenizer: its present one; not changed.
+        characters: the characters that are needed, in any order, repetitions allowed: the joined texts of a data set
+            will do. Taken in Unicode normal form C.
+        mode: "union": the old alphabet, with its ids, and what is new behind it. "new": these characters alone, in the
+            order of their code points; smaller and faster where an alphabet is much larger than the texts. "fail": only
+            check that none is new.
+
+    Returns:
+        The tokenizer of the new alphabet, with the special tokens of the old one; the given one where nothing changes.
+
+    Raises:
+        ValueError: an unknown mode, no characters with "new", new characters with "fail", or a model and a tokenizer
+            that do not belong together.
+    """
+    if mode not in ("union", "new", "fail"):
+        raise ValueError(f"mode is {mode!r}, expected 'union', 'new' or 'fail'.")
+    layers = model.vocabulary_layers()
+    for layer in layers:
+        if len(layer.weight) != len(tokenizer):
+            raise ValueError(
+                f"the model has {len(layer.weight)} symbols and the tokenizer {len(tokenizer)}: they do not belong "
+                "together. Load both from the same checkpoint."
+            )
+    old = tokenizer.alphabet
+    wanted = sorted(set(unicodedata.normalize("NFC", "".join(characters))))
+    added = sorted(set(wanted).difference(old))
+    if mode == "fail" and added:
+        raise ValueError(
+            f"{len(added)} characters are not in the alphabet of {len(old)}: {_listed(added)}. Leave these texts "
+            'out, or let the alphabet grow with mode="union".'
+        )
+    if mode == "new" and not wanted:
+        raise ValueError('no characters; mode="new" needs at least one. Give the texts of the data set.')
+    alphabet = wanted if mode == "new" else old + added
+    if alphabet == old:
+        return tokenizer
+    special = {
+        name: getattr(tokenizer, name)
+        for name in ("pad_token", "unk_token", "bos_token", "eos_token")
+        if getattr(tokenizer, name) is not None
+    }
+    resized = CharacterTokenizer.from_alphabet(alphabet, **special)
+    origins = _origins(tokenizer.get_vocab(), resized.get_vocab())
+    characters_of_old = [tokenizer.get_vocab()[character] for character in old]
+    for layer in layers:
+        _resize(layer, origins, characters_of_old)
+    model.config.vocab_size = len(resized)
+    return resized
+
+
+def _origins(old: dict[str, int], new: dict[str, int]) -> list[tuple[int | None, bool]]:
+    """For each new id: the old id its row is taken from, if there is one, and whether it is the same symbol."""
+    origins: list[tuple[int | None, bool]] = []
+    for symbol in sorted(new, key=new.__getitem__):
+        if symbol in old:
+            origins.append((old[symbol], True))
+        else:
+            parts = unicodedata.normalize("NFKD", symbol)
+            alike = [part for part in (*parts, *parts.lower(), *parts.upper()) if part in old]
+            origins.append((old[alike[0]] if alike else None, False))
+    return origins
+
+
+def _resize(layer: nn.Module, origins: list[tuple[int | None, bool]], characters: list[int]) -> None:
+    """A linear layer or an embedding with one row a symbol, in place: optimizers made before must be made anew."""
+    if not isinstance(layer, nn.Linear | nn.Embedding):
+        raise ValueError(f"{type(layer).__name__} is no vocabulary layer, expected Linear or Embedding.")
+    for name, tensor in list(layer.named_parameters(recurse=False)):
+        mean = tensor[characters].mean(0)
+        rows = torch.stack([mean if origin is None else tensor[origin] for origin, _ in origins]).detach().clone()
+        if name == "bias":
+            rows -= torch.tensor([0.0 if same else HEAD_START_OF_THE_KNOWN for _, same in origins]).to(rows)
+        setattr(layer, name, nn.Parameter(rows, requires_grad=tensor.requires_grad))
+    if isinstance(layer, nn.Linear):
+        layer.out_features = len(origins)
+    else:
+        layer.num_embeddings = len(origins)
+
+
+def _listed(characters: list[str]) -> str:
+    shown = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in characters[:10])
+    return shown + (", ..." if len(characters) > 10 else "")

@@ -1,0 +1,231 @@
+"""Looking at labelled lines before training on them: what cannot be learnt, what would mislead, what is odd."""
+
+import hashlib
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from hf_ocr.models.image_loading import load_image
+
+__all__ = ["Finding", "Inspection", "inspect_lines"]
+
+Severity = Literal["error", "warning"]
+NUM_EXAMPLES = 3
+# Beyond this share of unusable lines the data is not what it is taken for.
+MOST_UNUSABLE = 0.1
+# Shapes that stand for other characters: Latin ligatures, Arabic presentation forms, half and full width forms.
+PRESENTATION_FORMS = ((0xFB00, 0xFDFF), (0xFE70, 0xFEFC), (0xFF01, 0xFFEE))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found.
+
+    Attributes:
+        severity: "error": training would go wrong; "warning": it works, with less than all lines or with odd ones.
+        what: in words, with counts.
+        count: lines concerned.
+        examples: up to three, "split, row 12: 'text'".
+        cure: what to do.
+    """
+
+    severity: Severity
+    what: str
+    count: int
+    examples: tuple[str, ...]
+    cure: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in the data.
+
+    Attributes:
+        num_lines: rows of each split.
+        findings: errors first.
+        widths: px at the model's height, of the readable images, int64 (N,).
+        heights: px, as given, int64 (N,).
+        lengths: characters of the texts in normal form C, int64 (N,).
+        characters: how often each occurs.
+    """
+
+    num_lines: dict[str, int]
+    findings: tuple[Finding, ...]
+    widths: np.ndarray
+    heights: np.ndarray
+    lengths: np.ndarray
+    characters: Counter[str]
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that must be mended first."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+
+class _Collector:
+    """Counts and first examples, by kind of finding."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, kind: str, split: str, row: int, said: str) -> None:
+        self.counts[kind] += 1
+        if len(self.examples[kind]) < NUM_EXAMPLES:
+            self.examples[kind].append(f"{split}, row {row}: {said}")
+
+
+def inspect_lines(
+    splits: Mapping[str, Sequence[Mapping[str, Any]]],
+    processor: Any,
+    frames: Callable[[int], int] | None = None,
+    alphabet_grows: bool = False,
+) -> Inspection:
+    """Look at every row of every split; images are decoded, nothing is changed.
+
+    Args:
+        splits: {name: rows {"image", "text"}}; the first is the one to train on. An image may be anything `load_image`
+            takes, encoded bytes among them: a broken one is then a finding, not an error.
+        processor: of the model.
+        frames: width of an image at the model's height (px) -> frames of its CTC head; None for a model without one.
+        alphabet_grows: characters outside the alphabet are to be added, not refused.
+    """
+    found = _Collector()
+    alphabet = frozenset(processor.tokenizer.alphabet)
+    unknown: Counter[str] = Counter()
+    characters: Counter[str] = Counter()
+    seen: dict[str, tuple[str, int, str]] = {}
+    widths, heights, lengths = [], [], []
+    total = sum(len(rows) for rows in splits.values())
+    bar = tqdm(total=total, desc="inspecting", unit="line", disable=None)
+    for split, rows in splits.items():
+        for index in range(len(rows)):
+            bar.update()
+            try:
+                row = rows[index]
+                image = load_image(_undecoded(row["image"]))
+                width = processor.image_processor.resized_width(*image.size)
+            except (ValueError, OSError, MemoryError) as error:
+                found.add("unreadable", split, index, str(error))
+                continue
+            text = row["text"]
+            if not isinstance(text, str) or not text.strip():
+                found.add("empty", split, index, repr(text))
+                if not isinstance(text, str):
+                    continue
+            composed = unicodedata.normalize("NFC", text)
+            if composed != text:
+                found.add("not composed", split, index, repr(text))
+            if any(low <= ord(c) <= high for c in composed for low, high in PRESENTATION_FORMS):
+                found.add("presentation forms", split, index, repr(text))
+            if any(unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs") for c in composed):
+                found.add("controls", split, index, repr(text))
+            outside = [c for c in composed if c not in alphabet]
+            unknown.update(outside)
+            if outside:
+                found.add("outside", split, index, repr(text))
+            if frames is not None:
+                needed = len(composed) + sum(a == b for a, b in pairwise(composed))
+                if needed > frames(width):
+                    found.add(
+                        "too long", split, index, f"{text!r} needs {needed} frames, {width} px give {frames(width)}"
+                    )
+            key = _fingerprint(image)
+            if key in seen:
+                other_split, other_index, other_text = seen[key]
+                said = f"{text!r}, the image of {other_split}, row {other_index}"
+                if other_split != split:
+                    found.add("leak", split, index, said)
+                elif other_text != text:
+                    found.add("contradiction", split, index, f"{said}: {other_text!r}")
+                else:
+                    found.add("duplicate", split, index, said)
+            else:
+                seen[key] = (split, index, text)
+            characters.update(composed)
+            widths.append(width)
+            heights.append(image.height)
+            lengths.append(len(composed))
+    bar.close()
+    return Inspection(
+        num_lines={split: len(rows) for split, rows in splits.items()},
+        findings=tuple(_findings(found, unknown, total, alphabet_grows)),
+        widths=np.array(widths, dtype=np.int64),
+        heights=np.array(heights, dtype=np.int64),
+        lengths=np.array(lengths, dtype=np.int64),
+        characters=characters,
+    )
+
+
+def _findings(found: _Collector, unknown: Counter[str], total: int, alphabet_grows: bool) -> Iterable[Finding]:
+    outside = ", ".join(f"{c!r} (U+{ord(c):04X}, {n} times)" for c, n in unknown.most_common(8))
+    many = {kind: count > MOST_UNUSABLE * total for kind, count in found.counts.items()}
+
+    def severity(kind: str) -> Severity:
+        return "error" if many.get(kind) else "warning"
+
+    kinds: dict[str, tuple[Severity, str, str]] = {
+        "unreadable": (severity("unreadable"), "images that cannot be read", "Mend or remove them; they are left out."),
+        "leak": (
+            "error",
+            "images that stand in two splits, so that the figures would be too good",
+            "Remove them from one of the splits, or split by document.",
+        ),
+        "contradiction": ("warning", "images that occur again with another text", "Correct the text that is wrong."),
+        "outside": (
+            "warning" if alphabet_grows else "error",
+            f"texts with characters outside the alphabet: {outside}",
+            "They are added to the alphabet."
+            if alphabet_grows
+            else "Let the alphabet grow (--alphabet union), or correct the texts.",
+        ),
+        "too long": (
+            severity("too long"),
+            "texts with more characters than their image has frames for (CTC)",
+            "Check that image and text belong together; such lines are left out of the loss.",
+        ),
+        "empty": (
+            severity("empty"),
+            "lines without text",
+            "Right for images that are blank, and a mistake for others.",
+        ),
+        "not composed": (
+            "warning",
+            "texts that are not in Unicode normal form C",
+            "Nothing needs to be done: they are composed when they are encoded, and in every measure.",
+        ),
+        "presentation forms": (
+            "warning",
+            "texts with presentation forms (ligatures, shaped Arabic letters, full-width forms)",
+            "Write the plain letters: unicodedata.normalize('NFKC', text).",
+        ),
+        "controls": (
+            "warning",
+            "texts with control or format characters (line breaks, tabs, direction marks)",
+            "Remove them: nothing on the image shows them.",
+        ),
+        "duplicate": ("warning", "images that occur again with the same text", "Keep one of each, or mean it."),
+    }
+    findings = [
+        Finding(kinds[kind][0], f"{count} {kinds[kind][1]}", count, tuple(found.examples[kind]), kinds[kind][2])
+        for kind, count in found.counts.items()
+    ]
+    return sorted(findings, key=lambda finding: (finding.severity != "error", -finding.count))
+
+
+def _undecoded(image: Any) -> Any:
+    """What `datasets` gives for an image column that is not decoded, as `load_image` takes it."""
+    if isinstance(image, Mapping) and {"bytes", "path"} >= set(image):
+        return image["path"] if image.get("bytes") is None else image["bytes"]
+    return image
+
+
+def _fingerprint(image: Image.Image) -> str:
+    return hashlib.sha1(repr((image.mode, image.size)).encode() + image.tobytes(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,101 @@
+"""Inspection finds what is planted, and nothing in what is sound."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from hf_ocr.data.inspection import inspect_lines
+from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
+from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
+
+PROCESSOR = TextRecognitionProcessor(
+    image_processor=TextLineImageProcessor(height=32), tokenizer=CharacterTokenizer.from_alphabet("abcdelnort é")
+)
+
+
+def row(text, drawn=None):
+    image = Image.new("L", (12 * len(drawn or text) + 20, 40), 255)
+    ImageDraw.Draw(image).text((6, 6), drawn or text, fill=0, font=ImageFont.load_default(22))
+    return {"image": image, "text": text}
+
+
+SOUND = [row("rode"), row("noted"), row("color")]
+
+
+def frames(width):
+    return width // 4
+
+
+def found(inspection):
+    return {(finding.severity, finding.count, finding.what) for finding in inspection.findings}
+
+
+def test_sound_lines_have_no_findings():
+    inspection = inspect_lines({"train": SOUND, "validation": [row("told")]}, PROCESSOR, frames)
+    assert inspection.findings == () == inspection.errors
+    assert inspection.num_lines == {"train": 3, "validation": 1}
+    assert inspection.characters["o"] == 5
+    assert inspection.lengths.tolist() == [4, 5, 5, 4]
+    assert inspection.heights.tolist() == [40] * 4
+    assert inspection.widths.tolist() == [PROCESSOR.image_processor.resized_width(*r["image"].size) for r in
+                                          [*SOUND, row("told")]]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("planted", "severity", "what"),
+    [
+        (row("x ray", "told"), "error", "outside the alphabet: 'x' (U+0078, 1 times), 'y' (U+0079, 1 times)"),
+        (row("lecterned" * 9, "lct"), "warning", "more characters than their image has frames"),
+        (row("ee" * 9, "eeeeeee"), "warning", "more characters than their image has frames"),
+        (row(" ", "told"), "warning", "lines without text"),
+        ({"image": SOUND[0]["image"], "text": None}, "warning", "lines without text"),
+        (row("de\u0301co", "déco"), "warning", "not in Unicode normal form C"),
+        (row("ﬁ", "fi"), "warning", "presentation forms"),
+        (row("to\nld", "told"), "warning", "control or format characters"),
+        (row("order", "rode"), "warning", "again with another text"),
+        (row("rode"), "warning", "again with the same text"),
+        ({"image": b"\x89PNG\r\n", "text": "rode"}, "warning", "cannot be read"),
+        ({"image": Image.new("L", (2, 2)), "text": "rode"}, "warning", "cannot be read"),
+    ],
+)
+def test_each_fault_is_found_and_shown(planted, severity, what):
+    rows = SOUND * 1 + [row(text) for text in ("dot", "lot", "node", "tree", "bread", "alert", "tar")] + [planted]
+    inspection = inspect_lines({"train": rows}, PROCESSOR, frames)
+    matching = [f for f in inspection.findings if what in f.what]
+    assert len(matching) == 1, found(inspection)
+    assert matching[0].severity == severity
+    assert matching[0].count == 1
+    assert matching[0].examples[0].startswith("train, row 10: ")
+    assert matching[0].cure
+
+
+def test_an_image_in_two_splits_is_an_error():
+    inspection = inspect_lines({"train": SOUND, "test": [row("bread"), SOUND[1]]}, PROCESSOR, frames)
+    assert [f.what for f in inspection.errors] == [
+        "1 images that stand in two splits, so that the figures would be too good"
+    ]
+    assert inspection.errors[0].examples == ("test, row 1: 'noted', the image of train, row 1",)
+
+
+def test_an_alphabet_that_grows_makes_new_characters_a_warning():
+    inspection = inspect_lines({"train": [*SOUND, row("ox")]}, PROCESSOR, frames, alphabet_grows=True)
+    assert inspection.errors == ()
+    assert "'x' (U+0078, 1 times)" in inspection.findings[0].what
+
+
+def test_many_unusable_lines_are_an_error():
+    broken = [{"image": b"", "text": "rode"}] * 2
+    assert inspect_lines({"train": [*SOUND, *broken]}, PROCESSOR).errors[0].count == 2
+
+
+def test_encoded_images_as_datasets_gives_them():
+    stream = io.BytesIO()
+    SOUND[0]["image"].save(stream, "PNG")
+    inspection = inspect_lines(
+        {"train": [{"image": {"bytes": stream.getvalue(), "path": None}, "text": "rode"}]}, PROCESSOR
+    )
+    assert inspection.findings == ()
+    assert np.array_equal(inspection.heights, [40])
