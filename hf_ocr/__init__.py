@@ -5,10 +5,12 @@ Importing the package registers its classes with transformers, and does nothing 
 
 from hf_ocr.models import MODEL_CLASSES
 from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.configuration_pp_ocr import PpOcrConfig
 from hf_ocr.models.image_loading import ImageError, load_image
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition, CrnnModel
 from hf_ocr.models.modeling_outputs import Recognition, TextRecognitionOutput
+from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition, PpOcrModel
 from hf_ocr.models.pipeline_text_recognition import TextRecognitionPipeline
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
@@ -25,6 +27,9 @@ __all__ = [
     "CrnnForTextRecognition",
     "CrnnModel",
     "ImageError",
+    "PpOcrConfig",
+    "PpOcrForTextRecognition",
+    "PpOcrModel",
     "Recognition",
     "TextLineImageProcessor",
     "TextRecognitionOutput",

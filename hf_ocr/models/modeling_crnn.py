@@ -9,7 +9,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .configuration_crnn import CrnnConfig
-from .ctc import greedy_search, lexicon_search, minimum_frames, prefix_beam_search
+from .ctc_loss import ctc_loss
+from .ctc_reading import recognize_with_ctc
+from .line_inputs import checked_widths
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .modeling_text_recognition import TextRecognitionPreTrainedModel
 
@@ -143,27 +145,7 @@ class CrnnModel(CrnnPreTrainedModel):
         Raises:
             ValueError: another shape than the configuration's, or an image too narrow for a single frame.
         """
-        expected = (self.config.num_channels, self.config.image_height)
-        if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:3]) != expected:
-            raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}, expected (batch, {expected[0]}, {expected[1]}, "
-                "width). Prepare images with the checkpoint's processor."
-            )
-        if not pixel_values.is_floating_point():
-            raise ValueError(
-                f"pixel_values has dtype {pixel_values.dtype}, expected floats in [-1, 1]. Prepare images with the "
-                "checkpoint's processor."
-            )
-        if widths is None:
-            widths = torch.full((len(pixel_values),), pixel_values.shape[-1], device=pixel_values.device)
-        whole = not widths.is_floating_point() and widths.dtype != torch.bool
-        if not whole or widths.shape != (len(pixel_values),) or (widths > pixel_values.shape[-1]).any():
-            raise ValueError(
-                f"widths is {widths.tolist()} for images of shape {tuple(pixel_values.shape)}, expected one integer "
-                f"width of at most {pixel_values.shape[-1]} px for each. Pass the widths that the checkpoint's "
-                "processor gives beside pixel_values."
-            )
-        widths = widths.to(torch.int64)
+        widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
         least = int(widths.min()) if len(widths) else pixel_values.shape[-1]
         if self.frame_count(least) < 1:
             raise ValueError(
@@ -242,64 +224,11 @@ class CrnnForTextRecognition(CrnnPreTrainedModel):
         logits = self.classifier(self.dropout(features.transpose(0, 1))).transpose(0, 1).float()
         output = TextRecognitionOutput(logits=logits, logit_lengths=lengths)
         if labels is not None:
-            output.loss, output.skipped = self._loss(logits, lengths, labels)
+            output.loss, output.skipped = ctc_loss(
+                logits, lengths, labels, self.config.invalid_labels, self.config.empty_labels
+            )
         return output
 
-    def _loss(
-        self, logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if labels.ndim != 2 or len(labels) != len(logits) or labels.is_floating_point():
-            raise ValueError(
-                f"labels are {labels.dtype} of shape {tuple(labels.shape)}, expected integers of shape ({len(logits)}, "
-                "length), a row for each image. Pass the labels that the checkpoint's processor gives."
-            )
-        valid = labels != -100
-        gaps = (valid[:, 1:] & ~valid[:, :-1]).any(-1)
-        if gaps.any():
-            row = int(gaps.nonzero()[0, 0])
-            raise ValueError(
-                f"labels: row {row} is {labels[row].tolist()}, expected -100 only at the end. Move the padding behind "
-                "the ids."
-            )
-        label_lengths = valid.sum(-1)
-        targets = labels.masked_fill(~valid, 0)
-        usable = torch.ones_like(label_lengths, dtype=torch.bool)
-        for rows, policy, problem in (
-            (
-                ((targets >= self.config.vocab_size) | ((targets <= 0) & valid)).any(-1),
-                self.config.invalid_labels,
-                f"ids outside the alphabet (1 to {self.config.vocab_size - 1}; 0 is the blank)",
-            ),
-            (
-                minimum_frames(targets) > lengths,
-                self.config.invalid_labels,
-                "more characters (and one more for each pair of equal neighbours) than its image has frames",
-            ),
-            (label_lengths == 0, self.config.empty_labels, "no characters"),
-        ):
-            if policy == "blank" or not rows.any():
-                continue
-            if policy == "error":
-                row = int(rows.nonzero()[0, 0])
-                raise ValueError(
-                    f"labels: row {row} has {problem}: {labels[row][valid[row]].tolist()} for {int(lengths[row])} "
-                    f"frames. {int(rows.sum())} of {len(rows)} rows are like this. Drop them, widen the images, or set "
-                    'config.invalid_labels (config.empty_labels) to "skip".'
-                )
-            usable &= ~rows
-        skipped = (~usable).sum()
-        if not usable.any():
-            return logits.sum() * 0.0, skipped
-        nll = F.ctc_loss(
-            logits[usable].log_softmax(-1).transpose(0, 1),
-            targets[usable],
-            lengths[usable],
-            label_lengths[usable],
-            reduction="none",
-        )
-        return (nll / label_lengths[usable].clamp(min=1).sqrt()).mean(), skipped
-
-    @torch.no_grad()
     def recognize(
         self,
         pixel_values: torch.Tensor,
@@ -319,47 +248,7 @@ class CrnnForTextRecognition(CrnnPreTrainedModel):
             lexicon: int64 (N, L) padded with 0: the answer is one of these N texts.
             with_characters: also give the score and the px span of every character.
         """
-        training = [module for module in self.modules() if module.training]
-        self.eval()
-        try:
-            output = self(pixel_values, widths)
-        finally:
-            for module in training:  # each on its own: layers may be frozen in eval mode while others train
-                module.training = True
-        allowed = None
-        if num_beams < 1:
-            raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (prefix beam search).")
-        if allowed_ids is not None:
-            if not allowed_ids or min(allowed_ids) < 1 or max(allowed_ids) >= self.config.vocab_size:
-                raise ValueError(
-                    f"allowed_ids is {allowed_ids}, expected ids of the alphabet, 1 to {self.config.vocab_size - 1}. "
-                    "Take them from the tokenizer."
-                )
-            allowed = torch.zeros(self.config.vocab_size, dtype=torch.bool, device=output.logits.device)
-            allowed[torch.as_tensor(allowed_ids, device=allowed.device)] = True
-        if lexicon is not None:
-            decoding = lexicon_search(output.logits, output.logit_lengths, lexicon, with_characters=with_characters)
-        elif num_beams > 1:
-            decoding = prefix_beam_search(
-                output.logits, output.logit_lengths, num_beams, allowed, with_characters=with_characters
-            )
-        else:
-            decoding = greedy_search(output.logits, output.logit_lengths, allowed, with_characters=with_characters)
-        spans = None
-        if decoding.frame_spans is not None:
-            scale, offset = self.crnn.frame_to_pixel()
-            spans = (decoding.frame_spans * scale + offset).clamp(min=0)
-            if widths is None:
-                spans = spans.clamp(max=pixel_values.shape[-1])
-            else:
-                spans = torch.minimum(spans, widths[:, None, None].to(spans))
-            spans = spans * (decoding.sequences != 0)[:, :, None]
-        return Recognition(
-            sequences=decoding.sequences,
-            scores=decoding.scores,
-            character_scores=decoding.character_scores,
-            character_spans=spans,
-        )
+        return recognize_with_ctc(self, pixel_values, widths, num_beams, allowed_ids, lexicon, with_characters)
 
     def reading_copy(self, dtype: torch.dtype) -> "CrnnForTextRecognition":
         """A copy for reading only: batch norm folded into the convolutions, eval mode, weights in `dtype`."""

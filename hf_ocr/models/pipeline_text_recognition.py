@@ -79,6 +79,12 @@ class TextRecognitionPipeline(Pipeline):
         self._copy: Any = None
         self._copied_state: Any = None
         self._recognizes = hasattr(model, "recognize")
+        if not self._recognizes and model.config.model_type.startswith("pp_ocr"):
+            raise ValueError(
+                f"{type(model).__name__} cannot read text as it is: transformers' own PP-OCR recognizers have no "
+                "alphabet, and their text depends on the batch. `hf-ocr convert rapidocr FOLDER` writes PP-OCRv6 small "
+                "as a checkpoint that reads here and can be trained."
+            )
         if not self._recognizes and not model.can_generate():
             raise ValueError(
                 f"{type(model).__name__} cannot read text: expected a model with `recognize` or with `generate`. "

@@ -32,6 +32,7 @@ LAYERS = {
     "record": 4,
     "card": 4,
     "bundle": 4,
+    "convert": 4,
     "push": 4,
     "cli": 5,
 }
@@ -39,6 +40,7 @@ ARROWS = {
     ("training", "evaluation"),
     ("training", "checkpointing"),
     ("card", "record"),
+    ("convert", "bundle"),
     ("card", "report"),
     ("record", "report"),
     ("push", "bundle"),
@@ -49,7 +51,10 @@ ARROWS = {
 IMPORTED_AT_ONCE = 2
 
 # What may be imported inside a function: packages of the extras.
-OPTIONAL = {"accelerate", "datasets", "evaluate", "fontTools", "matplotlib", "onnxruntime", "pyarrow", "rapidfuzz"}
+OPTIONAL = {
+    "accelerate", "datasets", "evaluate", "fontTools", "matplotlib", "onnx", "onnxruntime", "pyarrow", "rapidfuzz",
+    "rapidocr",
+}  # fmt: skip
 
 BUNDLE_PACKAGES = {"PIL", "numpy", "torch", "transformers"}
 NAMES_THAT_SAY_NOTHING = {"common", "core", "helpers", "misc", "utils"}

@@ -13,6 +13,7 @@ from tiny_recognizer import lines
 from torch import nn
 
 from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.configuration_pp_ocr import PpOcrConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
@@ -31,8 +32,26 @@ def _crnn(vocab_size: int) -> CrnnConfig:
     )
 
 
+def _pp_ocr(vocab_size: int) -> PpOcrConfig:
+    return PpOcrConfig(
+        vocab_size=vocab_size,
+        stem_channels=[8, 16],
+        stages=[
+            [[3, 16, 16, 1, True]],
+            [[3, 16, 16, 1, False]],
+            [[3, 16, 24, [2, 1], False], [3, 24, 24, 1, True]],
+            [[3, 24, 32, [2, 1], False]],
+        ],
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        dropout=0.02,
+    )
+
+
 TINY_CONFIGS: dict[str, Callable[[int], Any]] = {
     "CrnnForTextRecognition": _crnn,
+    "PpOcrForTextRecognition": _pp_ocr,
 }
 
 

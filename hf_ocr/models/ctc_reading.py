@@ -1,0 +1,102 @@
+"""How every family with a CTC head reads: `forward`, a search, and the px of each character."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from .ctc import greedy_search, lexicon_search, prefix_beam_search
+from .modeling_outputs import Recognition
+
+# Logits held at once, 4 bytes each, and a few times that while they are searched. With an alphabet of thousands, a
+# batch of long lines is read in parts; with one of a hundred, never.
+MOST_LOGITS = 1 << 26
+
+
+@torch.no_grad()
+def recognize_with_ctc(
+    model: Any,
+    pixel_values: torch.Tensor,
+    widths: torch.Tensor | None = None,
+    num_beams: int = 1,
+    allowed_ids: list[int] | None = None,
+    lexicon: torch.Tensor | None = None,
+    with_characters: bool = True,
+) -> Recognition:
+    """Read images with a model of CTC logits; in eval mode whatever the model's own mode, which is left as it was.
+
+    Args:
+        model: `forward` gives `logits` and `logit_lengths`; `base_model` has `frame_count` and `frame_to_pixel`.
+        pixel_values: float (B, num_channels, image_height, W) in [-1, 1].
+        widths: int64 (B,), valid columns, px; all of W when None.
+        num_beams: 1 reads greedily; more runs a prefix beam search.
+        allowed_ids: alphabet ids that may appear; all when None.
+        lexicon: int64 (N, L) padded with 0: the answer is one of these N texts.
+        with_characters: also give the score and the px span of every character.
+
+    Raises:
+        ValueError: `num_beams` below 1, ids outside the alphabet, or what `forward` does not take.
+    """
+    if num_beams < 1:
+        raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (prefix beam search).")
+    vocab_size = model.config.vocab_size
+    allowed = None
+    if allowed_ids is not None:
+        if not allowed_ids or min(allowed_ids) < 1 or max(allowed_ids) >= vocab_size:
+            raise ValueError(
+                f"allowed_ids is {allowed_ids}, expected ids of the alphabet, 1 to {vocab_size - 1}. "
+                "Take them from the tokenizer."
+            )
+        allowed = torch.zeros(vocab_size, dtype=torch.bool, device=pixel_values.device)
+        allowed[torch.as_tensor(allowed_ids, device=allowed.device)] = True
+
+    def read(rows: slice) -> Recognition:
+        images, valid = pixel_values[rows], None if widths is None else widths[rows]
+        output = model(images, valid)
+        if lexicon is not None:
+            decoding = lexicon_search(output.logits, output.logit_lengths, lexicon, with_characters=with_characters)
+        elif num_beams > 1:
+            decoding = prefix_beam_search(
+                output.logits, output.logit_lengths, num_beams, allowed, with_characters=with_characters
+            )
+        else:
+            decoding = greedy_search(output.logits, output.logit_lengths, allowed, with_characters=with_characters)
+        spans = None
+        if decoding.frame_spans is not None:
+            scale, offset = model.base_model.frame_to_pixel()
+            spans = (decoding.frame_spans * scale + offset).clamp(min=0)
+            if valid is None:
+                spans = spans.clamp(max=images.shape[-1])
+            else:
+                spans = torch.minimum(spans, valid[:, None, None].to(spans))
+            spans = spans * (decoding.sequences != 0)[:, :, None]
+        return Recognition(
+            sequences=decoding.sequences,
+            scores=decoding.scores,
+            character_scores=decoding.character_scores,
+            character_spans=spans,
+        )
+
+    frames = max(model.base_model.frame_count(pixel_values.shape[-1]), 1)
+    at_once = max(MOST_LOGITS // (frames * vocab_size), 1)
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        parts = [read(slice(start, start + at_once)) for start in range(0, max(len(pixel_values), 1), at_once)]
+    finally:
+        for module in training:  # each on its own: layers may be frozen in eval mode while others train
+            module.training = True
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _joined(parts: list[Recognition]) -> Recognition:
+    """The rows of all parts below each other, padded to the longest text."""
+    longest = max(part["sequences"].shape[1] for part in parts)
+    joined = {}
+    for name in parts[0]:
+        tensors = [part[name] for part in parts]
+        if name != "scores":
+            behind = [0, 0] * (tensors[0].ndim - 2)
+            tensors = [F.pad(tensor, [*behind, 0, longest - tensor.shape[1]]) for tensor in tensors]
+        joined[name] = torch.cat(tensors)
+    return Recognition(**joined)

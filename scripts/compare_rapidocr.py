@@ -1,0 +1,83 @@
+"""Does the converted PP-OCRv6 small read what RapidOCR reads? Both get the same pixels.
+
+    hf-ocr convert rapidocr pp-ocrv6-small
+    python scripts/compare_rapidocr.py pp-ocrv6-small
+    python scripts/compare_rapidocr.py pp-ocrv6-small --parquet lines.parquet --lines 60
+
+Every line is scaled and padded by the checkpoint's own rules; RapidOCR's session gets that tensor with its channels in
+the order blue, green, red, and its own decoder reads what comes out. A text that differs is printed with its cause:
+
+- behind the line: RapidOCR reads the frames of the padding too;
+- left out: it read one of the symbols that the converted alphabet has not;
+- other: neither, so the networks differ.
+
+Needs the extra `bench`. A parquet file has a column `image` (bytes, path); the lines are drawn by seed.
+"""
+
+import argparse
+import random
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import torch
+from PIL import Image
+from tqdm import tqdm
+from transformers import AutoModelForTextRecognition, AutoProcessor
+
+import hf_ocr  # noqa: F401  registers the classes
+from hf_ocr.models.reading import bucket_width
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="folder that `hf-ocr convert rapidocr` wrote")
+    parser.add_argument("--parquet", type=Path, default=Path("../shared/data/sroie_lines/validation.parquet"))
+    parser.add_argument("--lines", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    from rapidocr import RapidOCR
+
+    engine = RapidOCR(
+        params={
+            "Global.log_level": "critical",
+            "Global.use_det": False,
+            "Global.use_cls": False,
+            "EngineConfig.onnxruntime.intra_op_num_threads": arguments.threads,
+        }
+    )
+    engine.recognize_txt([np.zeros((48, 320, 3), np.uint8)])  # the recognizer is built when it is first asked
+    theirs = engine.text_rec
+    ours = AutoModelForTextRecognition.from_pretrained(arguments.checkpoint)
+    processor = AutoProcessor.from_pretrained(arguments.checkpoint)
+    alphabet = set(processor.tokenizer.alphabet)
+
+    images = pyarrow.parquet.read_table(arguments.parquet, columns=["image"])["image"]
+    chosen = random.Random(arguments.seed).sample(range(len(images)), min(arguments.lines, len(images)))
+    causes: dict[str, int] = {}
+    for index in tqdm(chosen, unit="line", leave=False):
+        image = Image.open(BytesIO(images[index].as_py()["bytes"]))
+        pixel_values, widths = processor(images=[image], return_tensors="pt").values()
+        text = processor.batch_decode(ours.recognize(pixel_values, widths, with_characters=False).sequences)[0]
+        padding = bucket_width(int(widths[0])) - pixel_values.shape[-1]
+        same_pixels = torch.nn.functional.pad(pixel_values, (0, padding)).flip(1).numpy()
+        probabilities = np.asarray(theirs.session(same_pixels))
+        their_text = theirs.postprocess_op(probabilities)[0][0][0]
+        if text == their_text:
+            continue
+        own_frames = probabilities[:, : int(ours.base_model.frame_count(widths))]
+        if text == theirs.postprocess_op(own_frames)[0][0][0]:
+            cause = "behind the line"
+        else:
+            cause = "other" if set(their_text) <= alphabet else "left out"
+        causes[cause] = causes.get(cause, 0) + 1
+        tqdm.write(f"{cause}: line {index}: {text!r}, RapidOCR {their_text!r}")
+    equal = len(chosen) - sum(causes.values())
+    print(f"{equal} of {len(chosen)} texts are equal", *(f"{count} differ: {cause}" for cause, count in causes.items()))
+
+
+if __name__ == "__main__":
+    main()
