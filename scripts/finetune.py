@@ -38,6 +38,7 @@ from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.data.inspection import inspect_lines
 from hf_ocr.data.lines import read_lines
 from hf_ocr.evaluation import Report
+from hf_ocr.learning_rate import draw_sweep, sweep_learning_rates
 from hf_ocr.record import DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
 from hf_ocr.registration import default_checkpoint
 from hf_ocr.report import contact_sheet, draw_curves, report_to_dict, report_to_table, worst_lines
@@ -113,6 +114,9 @@ class TrainingArguments:
     save_total_limit: int = 2
     early_stopping_patience: int | None = None
     dataloader_num_workers: int = 1
+    find_learning_rate: bool = field(
+        default=False, metadata={"help": "sweep learning rates, draw OUTPUT_DIR/learning-rate.png, and end"}
+    )
     report_to: str | None = field(default=None, metadata={"help": "tensorboard, or another tracker of accelerate"})
     seed: int = 0
 
@@ -173,8 +177,15 @@ def main() -> None:
     if steps < 0:
         a_step = training.per_device_train_batch_size * training.gradient_accumulation_steps * state.num_processes
         steps = math.ceil(training.num_train_epochs * len(training_lines) / (a_step * sources[0].share))
+    if training.find_learning_rate:
+        batches = (batch for index in range(len(chunks)) for batch in chunks[index])
+        sweep = sweep_learning_rates(model, batches, mixed_precision=training.mixed_precision)
+        output.mkdir(parents=True, exist_ok=True)
+        draw_sweep(sweep, output / "learning-rate.png")
+        say(f"--learning_rate {sweep.suggestion:.1e} is a good start: see {output / 'learning-rate.png'}")
+        return
     settings = {name: value for name, value in asdict(training).items() if name not in (
-        "num_train_epochs", "per_device_train_batch_size", "max_steps")}  # fmt: skip
+        "num_train_epochs", "per_device_train_batch_size", "max_steps", "find_learning_rate")}  # fmt: skip
     measured = {"validation": validation} | ({} if old_test is None else {"old": old_test})
 
     def validate(average: Any) -> dict[str, Report]:

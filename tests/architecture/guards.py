@@ -25,6 +25,7 @@ LAYERS = {
     "metrics": 2,
     "registration": 2,
     "alphabet": 3,
+    "learning_rate": 3,
     "evaluation": 3,
     "training": 3,
     "checkpointing": 3,
