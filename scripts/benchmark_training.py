@@ -81,7 +81,8 @@ def measure(name: str, rows: Any, arguments: argparse.Namespace) -> dict[str, An
         with tempfile.TemporaryDirectory() as folder:
             settings = TrainingConfig(
                 output_dir=folder, max_steps=arguments.steps, save_steps=10**9, learning_rate=1e-4,
-                mixed_precision=arguments.mixed_precision, dataloader_num_workers=arguments.workers, seed=arguments.seed,
+                mixed_precision=arguments.mixed_precision, dataloader_num_workers=arguments.workers,
+                seed=arguments.seed,
             )  # fmt: skip
             start = time.perf_counter()
             train(model(), processor, chunks, settings)
