@@ -55,7 +55,7 @@ def on_tensors(model: Any, batches: list[dict[str, torch.Tensor]], precision: st
     return seconds
 
 
-def measure(name: str, rows: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+def speed_of(name: str, rows: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     configuration, height = MODELS[name]
     tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
     processor = TextRecognitionProcessor(TextLineImageProcessor(height=height), tokenizer)
@@ -107,7 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = read_lines(arguments.data)
-    results = [measure(name, rows, arguments) for name in MODELS]
+    results = [speed_of(name, rows, arguments) for name in MODELS]
     for result in results:
         print(json.dumps(result))
     if arguments.output:

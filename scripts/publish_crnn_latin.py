@@ -1,6 +1,8 @@
 """Puts the final weights of a run into the package, measures them on the test files and writes record and card.
 
-    python scripts/publish_crnn_latin.py --run runs/crnn-small-latin --data DATA
+    python scripts/publish_crnn_latin.py --run runs/second runs/third --after first.json --data DATA
+
+The weights of several runs, each gone on from the one before, are averaged (Wortsman et al., arXiv:2203.05482).
 
 Training and its validation never read the test files. The synthetic sets are rendered by seed: "unseen" from font
 families that no training line used, "seen" from the others.
@@ -39,11 +41,11 @@ TEST_SETS = {
 TRAINING_SETS = {
     "sroie_lines": (
         "CC-BY-4.0",
-        "ICDAR 2019 scanned receipts; in the first run those lines whose case is known, in the second also the others",
+        "ICDAR 2019 scanned receipts; in the first run those lines whose case is known, later also the others",
     ),
     "iiit5k": (None, "IIIT 5K-Word, Mishra et al. 2012; a tenth held back"),
     "icdar2015_words": (None, "ICDAR 2015 Robust Reading, task 4.3; a tenth held back"),
-    "svt_words": (None, "Street View Text, Wang et al. 2011; in the second run alone"),
+    "svt_words": (None, "Street View Text, Wang et al. 2011; not in the first run"),
 }
 LIMITS = (
     "It reads one line or word; it does not find text on a page.",
@@ -55,11 +57,15 @@ LIMITS = (
 )
 
 
-def install(run: Path, folder: Path) -> None:
-    """The averaged weights of the run as float16, without the code that `save_pretrained` puts beside them."""
-    model = CrnnForTextRecognition.from_pretrained(run / "final")
+def install(runs: list[Path], folder: Path) -> None:
+    """The mean of the final weights as float16, without the code that `save_pretrained` puts beside them."""
+    model = CrnnForTextRecognition.from_pretrained(runs[-1] / "final")
+    states = [CrnnForTextRecognition.from_pretrained(run / "final").state_dict() for run in runs]
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.stack([state[name] for state in states]).mean(0))
     model.config.invalid_labels = model.config.empty_labels = "error"
-    processor = TextRecognitionProcessor.from_pretrained(run / "final")
+    processor = TextRecognitionProcessor.from_pretrained(runs[-1] / "final")
     shutil.rmtree(folder, ignore_errors=True)
     save_bundle(model, processor, folder, weights_dtype=torch.float16)
     for module in folder.glob("*.py"):
@@ -78,9 +84,9 @@ def _without_code(content: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="output_dir of scripts/train_crnn_latin.py")
+    parser.add_argument("--run", type=Path, nargs="+", required=True, help="output_dir of scripts/train_crnn_latin.py")
     parser.add_argument("--data", type=Path, required=True, help="folder with sroie_lines, iiit5k, icdar2015_words")
-    parser.add_argument("--after", type=Path, help="record (JSON) of the run whose weights this one went on from")
+    parser.add_argument("--after", type=Path, help="record (JSON) of the weights that the first run went on from")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst lines of each set")
     arguments = parser.parse_args()
     earlier = RunRecord.load(arguments.after) if arguments.after else None
@@ -116,8 +122,12 @@ def main() -> None:
     picture = contact_sheet(evaluate(reader, processor, samples).predictions, samples, font=font)
     picture.save(cards / f"{folder.name}.png", optimize=True)
 
-    log = [json.loads(line) for line in (arguments.run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    settings = json.loads((arguments.run / "settings.json").read_text(encoding="utf-8"))
+    logs = [(run / "log.jsonl").read_text(encoding="utf-8").splitlines() for run in arguments.run]
+    ends = [json.loads(lines[-1]) for lines in logs]
+    settings = [json.loads((run / "settings.json").read_text(encoding="utf-8")) for run in arguments.run]
+    if earlier is not None:
+        settings.insert(0, earlier.settings)
+        ends.insert(0, {"seconds": 3600 * earlier.hours, "step": earlier.steps, "lines": earlier.lines_seen})
     record = RunRecord(
         name=folder.name,
         description=(
@@ -125,11 +135,13 @@ def main() -> None:
             "receipts, documents, screens, signs. Small enough for any CPU."
         ),
         model=describe_model(model, processor),
-        settings=settings if earlier is None else settings | {"first_run": earlier.settings},
+        settings={
+            f"run {number}: {name}": value for number, run in enumerate(settings, 1) for name, value in run.items()
+        },
         created=date.today().isoformat(),
-        hours=round(log[-1]["seconds"] / 3600 + (earlier.hours if earlier else 0), 2),
-        steps=log[-1]["step"] + (earlier.steps if earlier else 0),
-        lines_seen=log[-1]["lines"] + (earlier.lines_seen if earlier else 0),
+        hours=round(sum(end["seconds"] for end in ends) / 3600, 2),
+        steps=sum(end["step"] for end in ends),
+        lines_seen=sum(end["lines"] for end in ends),
         hardware=hardware(),
         versions=versions(),
         training_data=(
@@ -152,8 +164,11 @@ def main() -> None:
         limits=LIMITS,
         command="python scripts/train_crnn_latin.py --data DATA --output_dir runs/first\n"
         "python scripts/train_crnn_latin.py --data DATA --output_dir runs/second --init_from runs/first/final "
-        "--max_steps 13000 --learning_rate 1e-3",
-        evaluation_command="python scripts/publish_crnn_latin.py --run runs/crnn-small-latin --data DATA",
+        "--max_steps 13000 --learning_rate 1e-3\n"
+        "python scripts/train_crnn_latin.py --data DATA --output_dir runs/third --init_from runs/second/final "
+        "--max_steps 5500 --learning_rate 1e-3",
+        evaluation_command="python scripts/publish_crnn_latin.py --run runs/second runs/third --after first.json "
+        "--data DATA",
     )
     write_card(record.save(cards))
 

@@ -56,7 +56,7 @@ class Mix(NamedTuple):
 
 EARLY = Mix(0.19, 0.19, {"scene": 0.5, "receipt": 0.28, "document": 0.13, "screen": 0.09})
 LATE = Mix(0.2, 0.35, {"scene": 0.4, "receipt": 0.2, "document": 0.22, "screen": 0.18})
-LATE_FROM = 4 / 7  # of the steps
+WORDS = Mix(0.18, 0.28, {"scene": 0.58, "receipt": 0.14, "document": 0.2, "screen": 0.08})
 
 
 def is_held_back(source: str) -> bool:
@@ -135,9 +135,12 @@ def new_model(image_height: int, init_from: Path | None) -> tuple[CrnnForTextRec
 
 
 def training_chunks(
-    data: Path, processor: TextRecognitionProcessor, reader: CrnnForTextRecognition | None, max_steps: int, seed: int
+    data: Path, processor: TextRecognitionProcessor, reader: CrnnForTextRecognition | None, switch: int, seed: int
 ) -> ChunkSequence:
-    """EARLY, then LATE. `reader` tells the case of the lines annotated in capitals; without it they are left out."""
+    """From fresh weights EARLY, then LATE from step `switch` on; to go on from a reader, WORDS in place of EARLY.
+
+    The reader tells the case of the lines annotated in capitals; without one they are left out.
+    """
     real = real_lines(data, held_back=False)
     receipts, words = [real["sroie_cased"]], [real["iiit5k"], real["icdar2015_words"]]
     if reader is not None:
@@ -158,8 +161,8 @@ def training_chunks(
         ]
         return LineChunks(sources, processor, max_width=1024, short_chunks=short_chunks, seed=seed)
 
-    early = mixed(EARLY, short_chunks=32 if reader is None else 0)
-    return ChunkSequence(early, mixed(LATE), round(LATE_FROM * max_steps / early.batches_per_chunk))
+    first = mixed(EARLY, short_chunks=32) if reader is None else mixed(WORDS)
+    return ChunkSequence(first, mixed(LATE), round(switch / first.batches_per_chunk))
 
 
 def validation_sets(data: Path) -> dict[str, Dataset]:
@@ -180,6 +183,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--image_height", type=int, default=40, help="px; 40 was chosen by scripts/compare_heights.py")
     parser.add_argument("--max_steps", type=int, default=10500)
+    parser.add_argument("--late_from", type=float, default=4 / 7, help="share of the steps before the last mix")
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
     parser.add_argument("--init_from", type=Path, help="checkpoint folder to go on from, instead of fresh weights")
     parser.add_argument("--eval_steps", type=int, default=500)
@@ -192,7 +196,8 @@ def main() -> None:
     model, processor = new_model(arguments.image_height, arguments.init_from)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} symbols")
     reader = model if arguments.init_from else None
-    chunks = training_chunks(arguments.data, processor, reader, arguments.max_steps, arguments.seed)
+    switch = round(arguments.late_from * arguments.max_steps)
+    chunks = training_chunks(arguments.data, processor, reader, switch, arguments.seed)
     validation = validation_sets(arguments.data)
 
     def validate(average: CrnnForTextRecognition) -> dict[str, Report]:
@@ -212,9 +217,9 @@ def main() -> None:
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     mixture = {
         "init_from": arguments.init_from.name if arguments.init_from else None,
-        "early_mix": EARLY._asdict(),
+        "first_mix": (EARLY if reader is None else WORDS)._asdict(),
         "late_mix": LATE._asdict(),
-        "late_from": round(LATE_FROM, 4),
+        "late_from": round(arguments.late_from, 4),
         "lines_per_batch": chunks.first.lines_per_chunk // chunks.batches_per_chunk,
         "image_height_px": arguments.image_height,
         "max_width_px": chunks.first.max_width,
