@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, get_scheduler
 
 from hf_ocr.checkpointing import list_checkpoints, load_checkpoint, random_state, save_checkpoint
 from hf_ocr.data.batches import ChunkSequence, LineChunks
+from hf_ocr.distillation import Teacher
 from hf_ocr.evaluation import Report, predict, report_on
 
 MAX_BAD_BATCHES = 10
@@ -39,6 +40,7 @@ class TrainingConfig:
         warmup_ratio: share of the steps with a rising rate.
         max_grad_norm: clip.
         average_decay: of the exponential moving average of the weights, which is what is evaluated and saved.
+        distillation_weight: of the loss against a teacher, beside that against the labels.
         freeze_steps: in this many first steps only the vocabulary layers learn, for a head that is new.
         mixed_precision: "no", "bf16" or "fp16".
         eval_steps, save_steps: steps between evaluations and checkpoints.
@@ -58,6 +60,7 @@ class TrainingConfig:
     warmup_ratio: float = 0.05
     max_grad_norm: float = 5.0
     average_decay: float = 0.999
+    distillation_weight: float = 1.0
     freeze_steps: int = 0
     mixed_precision: str = "no"
     eval_steps: int = 500
@@ -75,6 +78,7 @@ def train(
     chunks: LineChunks | ChunkSequence,
     config: TrainingConfig,
     evaluate_average: Callable[[torch.nn.Module], dict[str, Report]] | None = None,
+    teacher: Teacher | None = None,
 ) -> torch.nn.Module:
     """Trains a recognizer and writes checkpoints; goes on from the newest one in `config.output_dir`.
 
@@ -86,6 +90,7 @@ def train(
         chunks: the data; `rank` and `world` must be this process's.
         evaluate_average: called in every process with the averaged weights, every `eval_steps`; gives a report for each
             validation set (`evaluate_in_all_processes`). The first set decides which weights are the best, by its CER.
+        teacher: an earlier model, against forgetting; None: the labels alone.
 
     Returns:
         The averaged model, also saved with its processor in `output_dir/final`; the best one, where there is an
@@ -132,10 +137,13 @@ def train(
             batch = {name: tensor.to(accelerator.device) for name, tensor in next(batches).items()}
             with accelerator.no_sync(wrapped) if left else nullcontext():
                 outputs = wrapped(**batch)
+                loss = outputs.loss
+                if teacher is not None:
+                    loss = loss + config.distillation_weight * teacher.loss(batch, outputs)
                 lines = len(batch["labels"])
                 counted = lines - int(outputs.skipped)
-                accelerator.backward(outputs.loss * counted)
-            sums += torch.tensor([lines, counted, outputs.loss.item() * counted], dtype=torch.float64)
+                accelerator.backward(loss * counted)
+            sums += torch.tensor([lines, counted, loss.item() * counted], dtype=torch.float64)
         total_lines, total_counted, total_loss = cast(
             torch.Tensor, accelerator.reduce(sums.to(accelerator.device, torch.float32))
         ).tolist()

@@ -1,6 +1,6 @@
 """Speed and accuracy of reading, beside RapidOCR (PP-OCRv6 small) and Tesseract, in one run on one machine.
 
-    python scripts/benchmark_reading.py                      receipt lines and words of ../shared/data
+    python scripts/benchmark_reading.py --data DATA          receipt lines and words: the test files in this folder
     python scripts/benchmark_reading.py --set mine=lines.parquet --images 500 --output speed.json
 
 Each reader goes the whole way: encoded bytes of an image in memory, decoding, preprocessing, model, text. Throughput is
@@ -47,10 +47,7 @@ from hf_ocr.record import RunRecord, Speed, hardware, versions
 from hf_ocr.registration import default_checkpoint
 from hf_ocr.text import lower_alphanumerics
 
-SETS = {
-    "receipt lines": "../shared/data/sroie_lines/test.parquet",
-    "words": "../shared/data/iiit5k/test.parquet",
-}
+SETS = {"receipt lines": "sroie_lines/test.parquet", "words": "iiit5k/test.parquet"}
 OURS, RAPIDOCR, TESSERACT = "hf_ocr", "RapidOCR", "Tesseract"
 
 
@@ -239,7 +236,9 @@ def peer_versions() -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", action="append", metavar="NAME=PARQUET", help="instead of receipt lines and words")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="folder with sroie_lines and iiit5k")
+    source.add_argument("--set", action="append", metavar="NAME=PARQUET", help="lines of yours")
     parser.add_argument("--model", default=str(default_checkpoint()), help="folder; the shipped checkpoint by default")
     parser.add_argument("--images", type=int, default=1000, help="at most, of each set, drawn by --seed")
     parser.add_argument("--singles", type=int, default=100, help="images that are read one at a time for the latency")
@@ -254,7 +253,11 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
-    sets = dict(entry.split("=", 1) for entry in arguments.set) if arguments.set else SETS
+    sets = (
+        {name: arguments.data / file for name, file in SETS.items()}
+        if arguments.data
+        else {name: Path(file) for name, file in (entry.split("=", 1) for entry in arguments.set)}
+    )
     readers, absent = load_readers(arguments.model, arguments.batch_size, arguments.threads)
     machine, found = hardware(), peer_versions()
     conditions = (
@@ -264,16 +267,18 @@ def main() -> None:
     print(conditions)
     record: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine, "versions": found}
     record["settings"] = {
-        name: value for name, value in vars(arguments).items() if name not in ("set", "model", "output", "record")
+        name: value
+        for name, value in vars(arguments).items()
+        if name not in ("data", "set", "model", "output", "record")
     }
     record |= {"model": Path(arguments.model).name, "not_installed": absent, "sets": {}, "speed": []}
     for name, path in sets.items():
-        images, texts = load_images(Path(path), arguments.images, arguments.seed)
+        images, texts = load_images(path, arguments.images, arguments.seed)
         rows = measure(readers, images, texts, arguments.rounds, arguments.singles)
-        print(f"\n{name}: {len(images)} images of {'/'.join(Path(path).parts[-2:])}\n{table(rows, absent)}", flush=True)
+        print(f"\n{name}: {len(images)} images of {'/'.join(path.parts[-2:])}\n{table(rows, absent)}", flush=True)
         record["sets"][name] = {
-            "file": "/".join(Path(path).parts[-2:]),
-            "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+            "file": "/".join(path.parts[-2:]),
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "images": len(images),
             "readers": [asdict(row) for row in rows],
         }

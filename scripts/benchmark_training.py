@@ -1,6 +1,6 @@
 """Speed of training: lines a second of the loop, against its ceiling on ready-made tensors, and where time goes.
 
-    python scripts/benchmark_training.py --data ../shared/data/sroie_lines/train.parquet --output speed.json
+    python scripts/benchmark_training.py --data sroie_lines/train.parquet --output speed.json
 
 For crnn-small and for the paper's VGG trunk: the loop of hf_ocr.training as it is (data, augmentation, average, log),
 the same steps on batches that lie ready in memory, and of these forward, backward and update apart; and how fast one

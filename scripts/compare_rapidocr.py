@@ -1,8 +1,7 @@
 """Does the converted PP-OCRv6 small read what RapidOCR reads? Both get the same pixels.
 
     hf-ocr convert rapidocr pp-ocrv6-small
-    python scripts/compare_rapidocr.py pp-ocrv6-small
-    python scripts/compare_rapidocr.py pp-ocrv6-small --parquet lines.parquet --lines 60
+    python scripts/compare_rapidocr.py pp-ocrv6-small --parquet sroie_lines/validation.parquet
 
 Every line is scaled and padded by the checkpoint's own rules; RapidOCR's session gets that tensor with its channels in
 the order blue, green, red, and its own decoder reads what comes out. A text that differs is printed with its cause:
@@ -33,7 +32,7 @@ from hf_ocr.models.reading import bucket_width
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="folder that `hf-ocr convert rapidocr` wrote")
-    parser.add_argument("--parquet", type=Path, default=Path("../shared/data/sroie_lines/validation.parquet"))
+    parser.add_argument("--parquet", type=Path, required=True)
     parser.add_argument("--lines", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

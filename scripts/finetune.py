@@ -37,6 +37,7 @@ from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.data.inspection import inspect_lines
 from hf_ocr.data.lines import read_lines
+from hf_ocr.distillation import Teacher
 from hf_ocr.evaluation import Report
 from hf_ocr.learning_rate import draw_sweep, sweep_learning_rates
 from hf_ocr.record import DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
@@ -108,6 +109,9 @@ class TrainingArguments:
     max_grad_norm: float = 5.0
     average_decay: float = field(default=0.99, metadata={"help": "of the moving average of the weights"})
     freeze_steps: int = field(default=0, metadata={"help": "first steps in which only the head learns"})
+    distillation_weight: float = field(
+        default=0.0, metadata={"help": "against forgetting: of what the untuned model says of the same lines; try 1"}
+    )
     mixed_precision: str = field(default="no", metadata={"choices": ["no", "bf16", "fp16"]})
     eval_steps: int = 200
     save_steps: int = 200
@@ -153,6 +157,7 @@ def main() -> None:
             model_arguments.alphabet,
         )
     state.wait_for_everyone()
+    old_tokenizer = processor.tokenizer
     if model_arguments.alphabet != "fail":
         texts = [*training_lines["text"], *validation["text"]]
         processor.tokenizer = resize_alphabet(model, processor.tokenizer, texts, model_arguments.alphabet)
@@ -191,7 +196,11 @@ def main() -> None:
     def validate(average: Any) -> dict[str, Report]:
         return {name: evaluate_in_all_processes(average, processor, rows) for name, rows in measured.items()}
 
-    train(model, processor, chunks, TrainingConfig(max_steps=steps, **settings), validate)
+    teacher = None
+    if training.distillation_weight > 0:
+        untuned = AutoModelForTextRecognition.from_pretrained(model_arguments.model_name_or_path, dtype=torch.float32)
+        teacher = Teacher(untuned, old_tokenizer, processor.tokenizer)
+    train(model, processor, chunks, TrainingConfig(max_steps=steps, **settings), validate, teacher)
 
     best = AutoModelForTextRecognition.from_pretrained(output / "best").to(state.device)
     if test is not None:

@@ -4,52 +4,16 @@ import copy
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from tiny_training import parts, settings
 
 from hf_ocr.checkpointing import list_checkpoints, random_state, save_checkpoint
 from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.evaluation import Prediction, evaluate, report_on
 from hf_ocr.models.configuration_crnn import CrnnConfig
-from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
-from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
-from hf_ocr.models.tokenization_characters import CharacterTokenizer
-from hf_ocr.training import TrainingConfig, train
-
-WORDS = ["cat", "hello", "noon", "label", "1024", "tree", "off", "zone"]
-
-
-def rendered(text):
-    image = Image.new("L", (14 * len(text) + 20, 32), 255)
-    ImageDraw.Draw(image).text((8, 4), text, fill=0, font=ImageFont.load_default(22))
-    return {"image": image, "text": text}
-
-
-def shifted(image, generator):
-    return Image.fromarray(np.roll(np.asarray(image), int(generator.integers(-3, 4)), axis=1))
-
-
-def parts():
-    processor = TextRecognitionProcessor(
-        image_processor=TextLineImageProcessor(height=32),
-        tokenizer=CharacterTokenizer.from_alphabet(sorted(set("".join(WORDS)))),
-    )
-    torch.manual_seed(0)
-    config = CrnnConfig.small(
-        vocab_size=len(processor.tokenizer), image_height=32, conv_channels=[8, 16, 16, 16, 24, 24, 32, 32],
-        lstm_hidden_size=32,
-    )  # fmt: skip
-    rows = [rendered(word) for word in WORDS]
-    chunks = LineChunks([Source(rows, augment=shifted)], processor, lines_per_chunk=16, batches_per_chunk=2)
-    return CrnnForTextRecognition(config), processor, chunks, rows
-
-
-def settings(folder, **kwargs):
-    values = {"output_dir": str(folder), "max_steps": 12, "eval_steps": 1000, "save_steps": 4, "average_decay": 0.9}
-    return TrainingConfig(**(values | kwargs))
+from hf_ocr.training import train
 
 
 def test_it_logs_what_the_average_reads_and_saves_it(tmp_path):

@@ -25,6 +25,7 @@ LAYERS = {
     "metrics": 2,
     "registration": 2,
     "alphabet": 3,
+    "distillation": 3,
     "learning_rate": 3,
     "evaluation": 3,
     "training": 3,
@@ -40,6 +41,7 @@ LAYERS = {
 ARROWS = {
     ("training", "evaluation"),
     ("training", "checkpointing"),
+    ("training", "distillation"),
     ("card", "record"),
     ("convert", "bundle"),
     ("card", "report"),
