@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import pipeline
 
 from hf_ocr.models.configuration_crnn import CrnnConfig
@@ -121,6 +123,38 @@ def test_two_processes_share_the_lines_and_count_each_once(folder, tmp_path):
     total = record["results"][0]["report"]["figures"]["cer"]["total"]
     assert total == sum(map(len, WORDS[:7]))
     assert record["lines_seen"] == pytest.approx(4 * 2 * 2, abs=2)
+
+
+def test_two_nodes_train_one_model(folder, tmp_path):
+    """Each node as its own launch, by the files that scripts/two_nodes.py writes; here both are this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    write = [str(ROOT / "scripts" / "two_nodes.py"), "--main_process_ip", "127.0.0.1", "--output_dir", str(tmp_path)]
+    subprocess.run([sys.executable, *write, "--main_process_port", str(port)], check=True, capture_output=True)
+    single = command(folder, tmp_path / "run", max_steps=4)
+    arguments = single[single.index(str(ROOT / "scripts" / "finetune.py")) :]
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "accelerate.commands.launch", "--config_file", tmp_path / name, *arguments],
+            env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for name in ("node-0.yaml", "node-1.yaml")
+    ]  # fmt: skip
+    said = [node.communicate(timeout=300) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said[0][1][-2000:] + said[1][1][-2000:]
+    assert "2 processes" in said[0][0]
+    assert said[1][0] == ""
+    # The same step as two processes of one machine.
+    run(folder, tmp_path / "one-machine", 2, max_steps=4)
+    a, b = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("run", "one-machine"))
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def test_a_tracker_gets_the_figures(folder, tmp_path):
+    run(folder, tmp_path / "run", max_steps=4, eval_steps=2, report_to="tensorboard")
+    events = EventAccumulator(str(tmp_path / "run" / "training")).Reload()
+    assert [event.step for event in events.Scalars("validation_cer")] == [2, 4]
 
 
 def test_a_new_alphabet_from_a_folder_to_a_model_that_reads(folder, tmp_path):
