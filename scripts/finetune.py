@@ -59,7 +59,7 @@ class ModelArguments:
     alphabet: str = field(
         default="fail",
         metadata={
-            "help": "new characters: 'fail' stops, 'union' adds them, 'new' keeps those of the training lines alone",
+            "help": "new characters: 'fail' stops, 'union' adds them, 'new' keeps those of the lines alone",
             "choices": ["fail", "union", "new"],
         },
     )
@@ -159,7 +159,7 @@ def main() -> None:
     state.wait_for_everyone()
     old_tokenizer = processor.tokenizer
     if model_arguments.alphabet != "fail":
-        texts = [*training_lines["text"], *validation["text"]]
+        texts = [text for rows in (training_lines, validation, replay) if rows is not None for text in rows["text"]]
         processor.tokenizer = resize_alphabet(model, processor.tokenizer, texts, model_arguments.alphabet)
     # Lines that cannot be aligned were reported above; a blank image is right to read as nothing.
     model.config.invalid_labels, model.config.empty_labels = "skip", "blank"
