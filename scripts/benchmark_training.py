@@ -145,9 +145,7 @@ def beside_kraken(rows: Any, arguments: argparse.Namespace) -> dict[str, Any]:
         options += ["-s", VGSL, "-e", "few.txt", "-o", "model", "lines.arrow"]
         seconds = [ketos(*options, "-N", epochs) for epochs in ("1", "3")]
         theirs = 2 * len(rows) / (seconds[1] - seconds[0])
-        version = subprocess.run([common[0], "--version"], capture_output=True, text=True, check=True).stdout.split()[
-            -1
-        ]
+        said = subprocess.run([common[0], "--version"], capture_output=True, text=True, check=True).stdout
     return {
         "lines": len(rows), "batch": KRAKEN_BATCH, "kraken": said.split()[-1], "loop_lines_a_second": round(ours, 1),
         "kraken_lines_a_second": round(theirs, 1), "ratio": round(ours / theirs, 2),
