@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import DistributedType, gather_object, set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -23,6 +23,7 @@ from hf_ocr.distillation import Teacher
 from hf_ocr.evaluation import Report, predict, report_on
 
 MAX_BAD_BATCHES = 10
+UNSUPPORTED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ def train(
             validation set (`evaluate_in_all_processes`). The first set decides which weights are the best, by its CER.
         teacher: an earlier model, against forgetting; None: the labels alone.
 
+    Raises:
+        ValueError: a configuration of accelerate that splits the weights, or a loss that stays not finite.
+
     Returns:
         The averaged model, also saved with its processor in `output_dir/final`; the best one, where there is an
         evaluation, in `output_dir/best`.
@@ -99,6 +103,12 @@ def train(
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, log_with=config.report_to, project_dir=config.output_dir
     )
+    if accelerator.distributed_type in UNSUPPORTED:
+        raise ValueError(
+            f"accelerate is configured for {accelerator.distributed_type.value}, which keeps only a part of the "
+            "weights in each process; the moving average and the checkpoints here need all of them. These models fit "
+            "on any device: choose plain data parallelism (distributed_type: MULTI_GPU) in `accelerate config`."
+        )
     set_seed(config.seed)
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)

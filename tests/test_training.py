@@ -6,6 +6,9 @@ import shutil
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from tiny_training import parts, settings
 
 from hf_ocr.checkpointing import list_checkpoints, random_state, save_checkpoint
@@ -175,3 +178,12 @@ def test_it_stops_early_and_keeps_the_best(tmp_path):
     assert all(torch.equal(tensor, seen[1][name]) for name, tensor in best.items())
     train(*parts()[:3], values, validate)  # what has stopped does not go on
     assert len(seen) == 5
+
+
+def test_weights_in_parts_are_refused_with_the_cure(tmp_path, monkeypatch):
+    """accelerate takes FSDP on GPUs alone, so its state is told what it would say there."""
+    model, processor, chunks, _ = parts()
+    Accelerator()
+    monkeypatch.setitem(AcceleratorState._shared_state, "distributed_type", DistributedType.FSDP)
+    with pytest.raises(ValueError, match=r"configured for FSDP.*distributed_type: MULTI_GPU"):
+        train(model, processor, chunks, settings(tmp_path))
