@@ -6,8 +6,7 @@ import shutil
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
 from tiny_training import parts, settings
 
@@ -184,6 +183,6 @@ def test_weights_in_parts_are_refused_with_the_cure(tmp_path, monkeypatch):
     """accelerate takes FSDP on GPUs alone, so its state is told what it would say there."""
     model, processor, chunks, _ = parts()
     Accelerator()
-    monkeypatch.setitem(AcceleratorState._shared_state, "distributed_type", DistributedType.FSDP)
+    monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType.FSDP)
     with pytest.raises(ValueError, match=r"configured for FSDP.*distributed_type: MULTI_GPU"):
         train(model, processor, chunks, settings(tmp_path))
