@@ -10,11 +10,18 @@ the order blue, green, red, and its own decoder reads what comes out. A text tha
 - left out: it read one of the symbols that the converted alphabet has not;
 - other: neither, so the networks differ.
 
-Needs the extra `bench`. A parquet file has a column `image` (bytes, path); the lines are drawn by seed.
+Then the same lines through the pipeline's reader, whole and with the alphabet trimmed by `resize_alphabet` to the
+characters of their labels: parameters, megabytes of weights in float16, lines a second of the best of three turns.
+
+Needs the extra `bench`. A parquet file has a column `image` (bytes, path) and a column `text`; the lines are drawn by
+seed.
 """
 
 import argparse
+import json
 import random
+import time
+from importlib import metadata
 from io import BytesIO
 from pathlib import Path
 
@@ -26,7 +33,9 @@ from tqdm import tqdm
 from transformers import AutoModelForTextRecognition, AutoProcessor
 
 import hf_ocr  # noqa: F401  registers the classes
-from hf_ocr.models.reading import bucket_width
+from hf_ocr.alphabet import resize_alphabet
+from hf_ocr.models.reading import bucket_width, read_images
+from hf_ocr.record import hardware, versions
 
 
 def main() -> None:
@@ -36,6 +45,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, help="JSON file for the result")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     from rapidocr import RapidOCR
@@ -54,11 +64,12 @@ def main() -> None:
     processor = AutoProcessor.from_pretrained(arguments.checkpoint)
     alphabet = set(processor.tokenizer.alphabet)
 
-    images = pyarrow.parquet.read_table(arguments.parquet, columns=["image"])["image"]
-    chosen = random.Random(arguments.seed).sample(range(len(images)), min(arguments.lines, len(images)))
+    table = pyarrow.parquet.read_table(arguments.parquet, columns=["image", "text"])
+    chosen = random.Random(arguments.seed).sample(range(len(table)), min(arguments.lines, len(table)))
+    rows = table.take(chosen).to_pylist()
+    images = [Image.open(BytesIO(row["image"]["bytes"])) for row in rows]
     causes: dict[str, int] = {}
-    for index in tqdm(chosen, unit="line", leave=False):
-        image = Image.open(BytesIO(images[index].as_py()["bytes"]))
+    for index, image in tqdm(zip(chosen, images, strict=True), total=len(chosen), unit="line", leave=False):
         pixel_values, widths = processor(images=[image], return_tensors="pt").values()
         text = processor.batch_decode(ours.recognize(pixel_values, widths, with_characters=False).sequences)[0]
         padding = bucket_width(int(widths[0])) - pixel_values.shape[-1]
@@ -76,6 +87,26 @@ def main() -> None:
         tqdm.write(f"{cause}: line {index}: {text!r}, RapidOCR {their_text!r}")
     equal = len(chosen) - sum(causes.values())
     print(f"{equal} of {len(chosen)} texts are equal", *(f"{count} differ: {cause}" for cause, count in causes.items()))
+    trimmed = AutoModelForTextRecognition.from_pretrained(arguments.checkpoint)
+    tokenizer = resize_alphabet(trimmed, processor.tokenizer, [row["text"] for row in rows], "new")
+    readers = {"whole": (ours, processor), "trimmed": (trimmed, AutoProcessor.from_pretrained(arguments.checkpoint))}
+    readers["trimmed"][1].tokenizer = tokenizer
+    sizes: dict[str, dict[str, float]] = {}
+    for name, (model, with_processor) in readers.items():
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        symbols = len(with_processor.tokenizer)
+        sizes[name] = {"symbols": symbols, "parameters": parameters, "megabytes": round(2e-6 * parameters, 2)}
+    for _ in range(3):
+        for name, (model, with_processor) in readers.items():
+            start = time.perf_counter()
+            read_images(model, with_processor, images)
+            rate = round(len(images) / (time.perf_counter() - start), 1)
+            sizes[name]["lines_a_second"] = max(rate, sizes[name].get("lines_a_second", 0))
+    print(json.dumps(sizes))
+    if arguments.output:
+        result = {"lines": len(chosen), "equal": equal, "differ": causes, "threads": arguments.threads, **sizes}
+        result |= {"hardware": hardware(), "versions": versions() | {"rapidocr": metadata.version("rapidocr")}}
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Puts the final weights of a run into the package, measures them on the test files and writes record and card.
 
-    python scripts/publish_crnn_latin.py --run runs/second runs/third --after first.json --data DATA
+    python scripts/publish_crnn_latin.py --run runs/fourth --with_before --data DATA
 
-The weights of several runs, each gone on from the one before, are averaged (Wortsman et al., arXiv:2203.05482).
+The runs went on from the weights in the package, whose record is in model_cards: theirs is added to it. The weights of
+several runs, and with --with_before those of the package too, are averaged (Wortsman et al., arXiv:2203.05482).
 
 Training and its validation never read the test files. The synthetic sets are rendered by seed: "unseen" from font
 families that no training line used, "seen" from the others.
@@ -57,15 +58,15 @@ LIMITS = (
 )
 
 
-def install(runs: list[Path], folder: Path) -> None:
-    """The mean of the final weights as float16, without the code that `save_pretrained` puts beside them."""
-    model = CrnnForTextRecognition.from_pretrained(runs[-1] / "final")
-    states = [CrnnForTextRecognition.from_pretrained(run / "final").state_dict() for run in runs]
+def install(sources: list[Path], folder: Path) -> None:
+    """The mean of the weights as float16, without the code that `save_pretrained` puts beside them."""
+    states = [CrnnForTextRecognition.from_pretrained(source, dtype=torch.float32).state_dict() for source in sources]
+    model = CrnnForTextRecognition.from_pretrained(sources[-1], dtype=torch.float32)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(torch.stack([state[name] for state in states]).mean(0))
     model.config.invalid_labels = model.config.empty_labels = "error"
-    processor = TextRecognitionProcessor.from_pretrained(runs[-1] / "final")
+    processor = TextRecognitionProcessor.from_pretrained(sources[-1])
     shutil.rmtree(folder, ignore_errors=True)
     save_bundle(model, processor, folder, weights_dtype=torch.float16)
     for module in folder.glob("*.py"):
@@ -86,12 +87,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, nargs="+", required=True, help="output_dir of scripts/train_crnn_latin.py")
     parser.add_argument("--data", type=Path, required=True, help="folder with sroie_lines, iiit5k, icdar2015_words")
-    parser.add_argument("--after", type=Path, help="record (JSON) of the weights that the first run went on from")
+    parser.add_argument("--with_before", action="store_true", help="average with the weights that the package has now")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst lines of each set")
     arguments = parser.parse_args()
-    earlier = RunRecord.load(arguments.after) if arguments.after else None
     folder = default_checkpoint()
-    install(arguments.run, folder)
+    earlier = RunRecord.load(ROOT / "model_cards" / f"{folder.name}.json")
+    install([run / "final" for run in arguments.run] + [folder] * arguments.with_before, folder)
     model = CrnnForTextRecognition.from_pretrained(folder)
     processor = TextRecognitionProcessor.from_pretrained(folder)
     reader = model.reading_copy(torch.float32)
@@ -124,10 +125,14 @@ def main() -> None:
 
     logs = [(run / "log.jsonl").read_text(encoding="utf-8").splitlines() for run in arguments.run]
     ends = [json.loads(lines[-1]) for lines in logs]
-    settings = [json.loads((run / "settings.json").read_text(encoding="utf-8")) for run in arguments.run]
-    if earlier is not None:
-        settings.insert(0, earlier.settings)
-        ends.insert(0, {"seconds": 3600 * earlier.hours, "step": earlier.steps, "lines": earlier.lines_seen})
+    settings = dict(earlier.settings)
+    done = max(int(name.split(":")[0].removeprefix("run ")) for name in settings)
+    machine = hardware()
+    if machine["cpu"] not in earlier.hardware["cpu"]:
+        machine["cpu"] = f"{earlier.hardware['cpu']} (runs 1 to {done}), {machine['cpu']}"
+    for number, run in enumerate(arguments.run, done + 1):
+        own = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+        settings |= {f"run {number}: {name}": value for name, value in own.items()}
     record = RunRecord(
         name=folder.name,
         description=(
@@ -135,14 +140,12 @@ def main() -> None:
             "receipts, documents, screens, signs. Small enough for any CPU."
         ),
         model=describe_model(model, processor),
-        settings={
-            f"run {number}: {name}": value for number, run in enumerate(settings, 1) for name, value in run.items()
-        },
+        settings=settings,
         created=date.today().isoformat(),
-        hours=round(sum(end["seconds"] for end in ends) / 3600, 2),
-        steps=sum(end["step"] for end in ends),
-        lines_seen=sum(end["lines"] for end in ends),
-        hardware=hardware(),
+        hours=round(earlier.hours + sum(end["seconds"] for end in ends) / 3600, 2),
+        steps=earlier.steps + sum(end["step"] for end in ends),
+        lines_seen=earlier.lines_seen + sum(end["lines"] for end in ends),
+        hardware=machine,
         versions=versions(),
         training_data=(
             DataSource("synthetic lines", origin=f"hf_ocr.data.synthetic_lines, {len(seen)} font faces, seed 0"),
@@ -166,9 +169,12 @@ def main() -> None:
         "python scripts/train_crnn_latin.py --data DATA --output_dir runs/second --init_from runs/first/final "
         "--max_steps 13000 --learning_rate 1e-3\n"
         "python scripts/train_crnn_latin.py --data DATA --output_dir runs/third --init_from runs/second/final "
-        "--max_steps 5500 --learning_rate 1e-3",
-        evaluation_command="python scripts/publish_crnn_latin.py --run runs/second runs/third --after first.json "
-        "--data DATA",
+        "--max_steps 5500 --learning_rate 1e-3\n"
+        "python scripts/publish_crnn_latin.py --data DATA --run runs/second runs/third\n"
+        "python scripts/train_crnn_latin.py --data DATA --output_dir runs/fourth "
+        "--init_from hf_ocr/checkpoints/crnn-small-latin --max_steps 3000 --late_from 0.8 --learning_rate 1e-3 "
+        "--seed 4",
+        evaluation_command="python scripts/publish_crnn_latin.py --data DATA --run runs/fourth --with_before",
     )
     write_card(record.save(cards))
 
