@@ -1,8 +1,9 @@
-"""Puts the final weights of a run into the package, measures them on the test files and writes record and card.
+"""Measures the shipped weights on the test files, puts new ones in their place, and writes record and card.
 
-    python scripts/publish_crnn_latin.py --run runs/fourth --with_before --data DATA
+    python scripts/publish_crnn_latin.py --data DATA                                   measures the package's weights
+    python scripts/publish_crnn_latin.py --data DATA --run runs/fourth --with_before   puts others in their place first
 
-The runs went on from the weights in the package, whose record is in model_cards: theirs is added to it. The weights of
+New runs went on from the weights in the package, whose record is in model_cards: theirs is added to it. The weights of
 several runs, and with --with_before those of the package too, are averaged (Wortsman et al., arXiv:2203.05482).
 
 Training and its validation never read the test files. The synthetic sets are rendered by seed: "unseen" from font
@@ -85,14 +86,15 @@ def _without_code(content: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, nargs="+", required=True, help="output_dir of scripts/train_crnn_latin.py")
+    parser.add_argument("--run", type=Path, nargs="+", default=[], help="output_dir of scripts/train_crnn_latin.py")
     parser.add_argument("--data", type=Path, required=True, help="folder with sroie_lines, iiit5k, icdar2015_words")
     parser.add_argument("--with_before", action="store_true", help="average with the weights that the package has now")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst lines of each set")
     arguments = parser.parse_args()
     folder = default_checkpoint()
     earlier = RunRecord.load(ROOT / "model_cards" / f"{folder.name}.json")
-    install([run / "final" for run in arguments.run] + [folder] * arguments.with_before, folder)
+    if arguments.run:
+        install([run / "final" for run in arguments.run] + [folder] * arguments.with_before, folder)
     model = CrnnForTextRecognition.from_pretrained(folder)
     processor = TextRecognitionProcessor.from_pretrained(folder)
     reader = model.reading_copy(torch.float32)
@@ -128,7 +130,9 @@ def main() -> None:
     settings = dict(earlier.settings)
     done = max(int(name.split(":")[0].removeprefix("run ")) for name in settings)
     machine = hardware()
-    if machine["cpu"] not in earlier.hardware["cpu"]:
+    if not arguments.run:
+        machine = earlier.hardware
+    elif machine["cpu"] not in earlier.hardware["cpu"]:
         machine["cpu"] = f"{earlier.hardware['cpu']} (runs 1 to {done}), {machine['cpu']}"
     for number, run in enumerate(arguments.run, done + 1):
         own = json.loads((run / "settings.json").read_text(encoding="utf-8"))
@@ -173,8 +177,9 @@ def main() -> None:
         "python scripts/publish_crnn_latin.py --data DATA --run runs/second runs/third\n"
         "python scripts/train_crnn_latin.py --data DATA --output_dir runs/fourth "
         "--init_from hf_ocr/checkpoints/crnn-small-latin --max_steps 3000 --late_from 0.8 --learning_rate 1e-3 "
-        "--seed 4",
-        evaluation_command="python scripts/publish_crnn_latin.py --data DATA --run runs/fourth --with_before",
+        "--seed 4\n"
+        "python scripts/publish_crnn_latin.py --data DATA --run runs/fourth --with_before",
+        evaluation_command="python scripts/publish_crnn_latin.py --data DATA",
     )
     write_card(record.save(cards))
 

@@ -139,7 +139,6 @@ def training_chunks(
     processor: TextRecognitionProcessor,
     reader: CrnnForTextRecognition | None,
     switch: int,
-    max_aspect: float,
     seed: int,
 ) -> ChunkSequence:
     """From fresh weights EARLY, then LATE from step `switch` on; to go on from a reader, WORDS in place of EARLY.
@@ -156,7 +155,6 @@ def training_chunks(
     print(f"{len(receipt_lines):,} receipt lines, {len(upright_words):,} words")
     faces, _ = split_families(find_fonts(), held_out=0.15, seed=0)
     vocabulary = load_words()
-    max_width = round(max_aspect * processor.image_processor.height)
 
     def mixed(mix: Mix, short_chunks: int = 0) -> LineChunks:
         synthetic = SyntheticLines(faces, vocabulary, seed=seed, styles=mix.styles)
@@ -165,7 +163,7 @@ def training_chunks(
             Source(receipt_lines, mix.receipts, partial(augment, kind="line")),
             Source(upright_words, mix.words, partial(augment, kind="word")),
         ]
-        return LineChunks(sources, processor, max_width=max_width, short_chunks=short_chunks, seed=seed)
+        return LineChunks(sources, processor, max_width=1024, short_chunks=short_chunks, seed=seed)
 
     first = mixed(EARLY, short_chunks=32) if reader is None else mixed(WORDS)
     return ChunkSequence(first, mixed(LATE), round(switch / first.batches_per_chunk))
@@ -187,8 +185,7 @@ def main() -> None:
         "--data", type=Path, required=True, help="folder of sroie_lines, iiit5k, icdar2015_words, svt_words"
     )
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--image_height", type=int, default=40, help="px; 40 was chosen by scripts/compare_heights.py")
-    parser.add_argument("--max_aspect", type=float, default=25.6, help="of a line: wider ones are left out")
+    parser.add_argument("--image_height", type=int, default=40, help="px, 32 to 48")
     parser.add_argument("--max_steps", type=int, default=10500)
     parser.add_argument("--late_from", type=float, default=4 / 7, help="share of the steps before the last mix")
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
@@ -204,7 +201,7 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} symbols")
     reader = model if arguments.init_from else None
     switch = round(arguments.late_from * arguments.max_steps)
-    chunks = training_chunks(arguments.data, processor, reader, switch, arguments.max_aspect, arguments.seed)
+    chunks = training_chunks(arguments.data, processor, reader, switch, arguments.seed)
     validation = validation_sets(arguments.data)
 
     def validate(average: CrnnForTextRecognition) -> dict[str, Report]:
