@@ -50,7 +50,8 @@ class Report:
 
     Attributes:
         num_lines: lines measured; every given row counts.
-        exact: share of lines right on lower-case letters and digits (`hf_ocr.text.lower_alphanumerics`).
+        exact: share of lines right on lower-case letters and digits (`hf_ocr.text.lower_alphanumerics`); where most
+            references have none of a-z and 0-9, on the whole text, ignoring case.
         exact_raw: share of lines right with case, signs and spaces; NFC, white space collapsed.
         cer: character error rate on the texts of `exact_raw`.
         cer_ignoring_case: the same in lower case.
@@ -125,7 +126,10 @@ def report_on(predictions: Sequence[Prediction], seed: int = 0) -> Report:
     """The report on lines read already, by any reader. Raises as `hf_ocr.metrics.character_error_rate` does."""
     read = [normalise(line.prediction) for line in predictions]
     references = [normalise(line.reference) for line in predictions]
-    exact = line_matches(read, references, lower_alphanumerics)
+    in_latin = sum(bool(lower_alphanumerics(reference)) for reference in references)
+    # Of Devanagari or Arabic the protocol would leave nothing, and nothing is always equal to nothing.
+    protocol = lower_alphanumerics if 2 * in_latin >= len(references) else ignore_case
+    exact = line_matches(read, references, protocol)
     without_case = character_edits(read, references, ignore_case)
 
     lengths = np.array([len(reference) for reference in references])

@@ -16,7 +16,10 @@ from hf_ocr.text import ignore_case, normalise
 __all__ = ["contact_sheet", "draw_curves", "report_to_dict", "report_to_table", "worst_lines"]
 
 FIGURES = {
-    "exact": ("exact, letters and digits", "lower-cased, all but a-z and 0-9 dropped, accents not folded"),
+    "exact": (
+        "exact, letters and digits",
+        "lower-cased, all but a-z and 0-9 dropped, accents not folded; nothing dropped where few lines have these",
+    ),
     "exact_raw": ("exact, all characters", "NFC, white space collapsed"),
     "cer": ("CER", "NFC, white space collapsed"),
     "cer_ignoring_case": ("CER ignoring case", "NFC, white space collapsed, lower-cased"),

@@ -54,6 +54,16 @@ def test_every_figure_has_an_interval_around_it(report):
         assert figure.low < figure.value < figure.high
 
 
+@pytest.mark.parametrize(
+    ("references", "exact"), [(["कख", "गत्र"], 0.5), (["Ab", "!?"], 1.0), (["!?", "..", "A"], 2 / 3)]
+)
+def test_exact_counts_other_scripts_too(references, exact):
+    """Mostly Latin letters and digits: those alone count. Else the whole text does: no reading is right for free."""
+    read = {"कख": "कख", "गत्र": "गत", "Ab": "ab", "!?": "", "..": "..", "A": "a"}
+    predictions = [Prediction(i, text, read[text], 0.9, 100, 32) for i, text in enumerate(references)]
+    assert report_on(predictions).exact.value == pytest.approx(exact)
+
+
 def test_predictions_are_kept_as_they_were(report):
     assert report.predictions == tuple(LINES)
     assert report.predictions[2].reference == "Cafe\u0301"
