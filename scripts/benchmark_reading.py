@@ -54,14 +54,14 @@ OURS, RAPIDOCR, TESSERACT = "hf_ocr", "RapidOCR", "Tesseract"
 class OurReader:
     """The pipeline, in one number format."""
 
-    def __init__(self, model: str, dtype: torch.dtype, batch_size: int, threads: int) -> None:
+    def __init__(self, model: str, dtype: torch.dtype, batch_size: int) -> None:
         self.pipeline = pipeline("text-recognition", model=model, device="cpu", dtype=dtype)
-        self.batch_size, self.threads = batch_size, threads
+        self.batch_size = batch_size
         chosen = torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
         self.name = f"{OURS}, {str(dtype).removeprefix('torch.')}{' (its choice)' if dtype == chosen else ''}"
 
     def read_all(self, images: list[bytes]) -> list[str]:
-        results = self.pipeline(images, batch_size=self.batch_size, num_workers=self.threads)
+        results = self.pipeline(images, batch_size=self.batch_size)
         return [result[0]["generated_text"] for result in results]
 
     def read_one(self, image: bytes) -> str:
@@ -158,7 +158,7 @@ class Row:
 
 def load_readers(model: str, batch_size: int, threads: int) -> tuple[list[Any], list[str]]:
     """The readers that are installed, and the names of those that are not."""
-    readers: list[Any] = [OurReader(model, dtype, batch_size, threads) for dtype in (torch.bfloat16, torch.float32)]
+    readers: list[Any] = [OurReader(model, dtype, batch_size) for dtype in (torch.bfloat16, torch.float32)]
     absent = []
     try:
         readers += [RapidOcrReader(size, threads) for size in sorted({1, 6, batch_size})]  # 6: its own default

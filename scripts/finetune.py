@@ -239,12 +239,15 @@ def write_record(
     training: TrainingArguments,
 ) -> None:
     """OUTPUT_DIR/NAME.json, and the card rendered from it, also as README.md of the best model."""
+    model_name = model_arguments.model_name_or_path
+    if Path(model_name).is_dir():
+        model_name = Path(model_name).name  # where it lies here is of no use elsewhere
     log = [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     record = RunRecord(
         name=output.resolve().name,
-        description=f"{Path(model_arguments.model_name_or_path).name}, fine-tuned.",
+        description=f"{model_name}, fine-tuned.",
         model=describe_model(model, processor),
-        settings={**asdict(model_arguments), **asdict(data), **asdict(training)},
+        settings={**asdict(model_arguments), **asdict(data), **asdict(training), "model_name_or_path": model_name},
         created=date.today().isoformat(),
         hours=round(log[-1]["seconds"] / 3600, 2),
         steps=log[-1]["step"],

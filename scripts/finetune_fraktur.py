@@ -89,13 +89,16 @@ def write_card(cards: Path, rows: list[dict[str, Any]], sizes: dict[str, int]) -
         work = [f"{row['lines']:,}", f"{row['steps']:,}", f"{row['minutes']:.0f}"] if row["lines"] else ["none", "", ""]
         text += f"| {' | '.join([row['model'], *work, *figures])} |\n"
     (cards / "fraktur.md").write_text(text, encoding="utf-8")
+    if not (sizes_drawn := sorted({row["lines"] for row in rows if row["lines"]})):
+        return
     picture = Figure(figsize=(6, 4), layout="constrained")
     axes = picture.subplots()
     for model in sorted({row["model"] for row in rows}):
         points = [(row["lines"], 100 * row["test"]) for row in rows if row["model"] == model and row["lines"]]
-        axes.plot(*zip(*points, strict=True), marker="o", label=model)
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", label=model)
     axes.set(xscale="log", yscale="log", xlabel="training lines", ylabel="test CER, %")
-    axes.set_xticks(ticks := sorted({row["lines"] for row in rows if row["lines"]}), ticks, minor=False)
+    axes.set_xticks(sizes_drawn, sizes_drawn)
     axes.set_xticks([], minor=True)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")

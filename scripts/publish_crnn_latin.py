@@ -166,6 +166,7 @@ def main() -> None:
             ),
         ),
         results=tuple(results),
+        speed=() if arguments.run else earlier.speed,
         weights=(fingerprint(folder / "model.safetensors"),),
         languages=("en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv"),
         limits=LIMITS,

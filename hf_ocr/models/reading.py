@@ -21,7 +21,7 @@ Box = tuple[float, float, float, float]
 TALL = 1.5
 QUARTER_TURNS = {90: Image.Transpose.ROTATE_90, 270: Image.Transpose.ROTATE_270}
 # A line whose probability a character is below this is read again, narrower and wider, and the best reading is kept.
-# Chosen on held-back training words of ICDAR 2015 and IIIT5K and validation lines of SROIE.
+# Chosen on held-back training words, validation lines of SROIE and synthetic lines in unseen fonts.
 DOUBTFUL = 0.9
 STRETCHES = (0.7, 0.85, 1.15, 1.35)
 # Images of one window are sorted by width together: large enough to fill the batches of each width.
