@@ -11,10 +11,9 @@ the order blue, green, red, and its own decoder reads what comes out. A text tha
 - other: neither, so the networks differ.
 
 Then the same lines through the pipeline's reader, whole and with the alphabet trimmed by `resize_alphabet` to the
-characters of their labels: parameters, megabytes of weights in float16, lines a second of the best of three turns.
+characters that were read: parameters, megabytes of weights in float16, lines a second of the best of three turns.
 
-Needs the extra `bench`. A parquet file has a column `image` (bytes, path) and a column `text`; the lines are drawn by
-seed.
+Needs the extra `bench`. A parquet file has a column `image` (bytes, path); the lines are drawn by seed.
 """
 
 import argparse
@@ -64,14 +63,15 @@ def main() -> None:
     processor = AutoProcessor.from_pretrained(arguments.checkpoint)
     alphabet = set(processor.tokenizer.alphabet)
 
-    table = pyarrow.parquet.read_table(arguments.parquet, columns=["image", "text"])
+    table = pyarrow.parquet.read_table(arguments.parquet, columns=["image"])
     chosen = random.Random(arguments.seed).sample(range(len(table)), min(arguments.lines, len(table)))
-    rows = table.take(chosen).to_pylist()
-    images = [Image.open(BytesIO(row["image"]["bytes"])) for row in rows]
+    images = [Image.open(BytesIO(row["bytes"])) for row in table.take(chosen)["image"].to_pylist()]
+    read: list[str] = []
     causes: dict[str, int] = {}
     for index, image in tqdm(zip(chosen, images, strict=True), total=len(chosen), unit="line", leave=False):
         pixel_values, widths = processor(images=[image], return_tensors="pt").values()
         text = processor.batch_decode(ours.recognize(pixel_values, widths, with_characters=False).sequences)[0]
+        read.append(text)
         padding = bucket_width(int(widths[0])) - pixel_values.shape[-1]
         same_pixels = torch.nn.functional.pad(pixel_values, (0, padding)).flip(1).numpy()
         probabilities = np.asarray(theirs.session(same_pixels))
@@ -88,7 +88,7 @@ def main() -> None:
     equal = len(chosen) - sum(causes.values())
     print(f"{equal} of {len(chosen)} texts are equal", *(f"{count} differ: {cause}" for cause, count in causes.items()))
     trimmed = AutoModelForTextRecognition.from_pretrained(arguments.checkpoint)
-    tokenizer = resize_alphabet(trimmed, processor.tokenizer, [row["text"] for row in rows], "new")
+    tokenizer = resize_alphabet(trimmed, processor.tokenizer, read, "new")
     readers = {"whole": (ours, processor), "trimmed": (trimmed, AutoProcessor.from_pretrained(arguments.checkpoint))}
     readers["trimmed"][1].tokenizer = tokenizer
     sizes: dict[str, dict[str, float]] = {}
