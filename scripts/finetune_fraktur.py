@@ -33,21 +33,21 @@ from hf_ocr.record import hardware, versions
 from hf_ocr.registration import default_checkpoint
 
 SCRIPT = Path(__file__).with_name("finetune.py")
-# Receipts are a fifth as wide: of the columns, and of the batches, which hold lines of like width, about a quarter.
-# A quarter of the lines was one batch in sixteen, and the receipts were forgotten: CER 0.9 % before, 2.1 % after.
+# Receipts are a fifth as wide. Of the columns this is a quarter, and so of the batches, which hold lines of like width;
+# a quarter of the lines would be one batch in sixteen, and the receipts are forgotten.
 REPLAY_SHARE = 0.6
 PREFACE = """# Fine-tuning on 19th-century German type
 
 Lines of the archiscribe corpus (CC BY 4.0), split by book: {lines:,} to train on, {test} to test on. The labels are
 close to the print (long s, umlauts with a small e above, the double hyphen at a line's end), and CER is that of the
-text as it is, with nothing folded. {share:.0%} of the lines of each run were receipts (SROIE), replayed against
-forgetting; being short, they are a smaller share of the columns and of the batches. "receipts" is the CER of {watched} receipt lines that no run has learnt from. Written by
+text as it is, with nothing folded. "receipts" is the CER of {watched} receipt lines (SROIE) that no run has learnt
+from; "replayed" the share of other receipts among the lines of a run, against forgetting. Written by
 `scripts/finetune_fraktur.py`; the times are those of {machine}.
 
 ![test CER by training lines](fraktur.png)
 
-| model | training lines | steps | minutes | test CER | receipts | best validation CER |
-| --- | --- | --- | --- | --- | --- | --- |
+| model | training lines | replayed | steps | minutes | test CER | receipts | best validation CER |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -86,10 +86,12 @@ def write_card(cards: Path, rows: list[dict[str, Any]], sizes: dict[str, int]) -
     content = {"sizes": sizes, "hardware": hardware(), "versions": versions(), "rows": rows}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     machine = content["hardware"]
-    text = PREFACE.format(share=REPLAY_SHARE, machine=f"{machine['cpu']}, {machine['cores']} cores", **sizes)
+    text = PREFACE.format(machine=f"{machine['cpu']}, {machine['cores']} cores", **sizes)
     for row in rows:
         figures = [f"{100 * row[name]:.2f} %" if name in row else "" for name in ("test", "old", "validation")]
-        work = [f"{row['lines']:,}", f"{row['steps']:,}", f"{row['minutes']:.0f}"] if row["lines"] else ["none", "", ""]
+        work = ["none", "", "", ""]
+        if row["lines"]:
+            work = [f"{row['lines']:,}", f"{row['replayed']:.0%}", f"{row['steps']:,}", f"{row['minutes']:.0f}"]
         text += f"| {' | '.join([row['model'], *work, *figures])} |\n"
     (cards / "fraktur.md").write_text(text, encoding="utf-8")
     if not (sizes_drawn := sorted({row["lines"] for row in rows if row["lines"]})):
@@ -149,7 +151,9 @@ def main() -> None:
             }
         )  # fmt: skip
         reached = {result["dataset"]: result["report"]["figures"]["cer"]["value"] for result in record["results"]}
-        row = {"model": model, "lines": count, "steps": record["steps"], "minutes": 60 * record["hours"], **reached}
+        work = {"steps": record["steps"], "minutes": round(60 * record["hours"], 1)}
+        work["replayed"] = record["settings"]["replay_share"]
+        row = {"model": model, "lines": count, **work, **reached}
         print(row, flush=True)
         write_card(arguments.cards, [row], sizes)
 
