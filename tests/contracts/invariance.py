@@ -22,7 +22,8 @@ def padding_changes_no_logit(model_class: Any) -> None:
             alone = model(_alone(inputs, row)).logits[0]
             assert len(alone) == together.logit_lengths.tolist()[place], f"row {row}: other frames than alone"
             difference = float((together.logits[place, : len(alone)] - alone).abs().max())
-            assert difference <= 1e-5, f"row {row}: padding changes logits by {difference:.1e}"
+            allowed = 1e-5 * max(1.0, float(alone.abs().max()))  # what float32 can tell apart grows with the logits
+            assert difference <= allowed, f"row {row}: padding changes logits by {difference:.1e}"
 
 
 def text_and_score_are_those_of_the_image_alone(model_class: Any) -> None:

@@ -1,6 +1,7 @@
 """Contract: what is saved is what is loaded, in files that run no code when they are opened."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +46,12 @@ def saved_and_loaded_is_the_same(model_class: Any) -> None:
         assert tensors[name].dtype == tensor.dtype, f"{name} is loaded as {tensors[name].dtype}"
         assert torch.equal(tensors[name], tensor), f"{name} is not loaded as it was saved"
     assert not again.training, "a loaded model is in train mode"
-    readings = read_images(again, processor_again, images)
-    assert readings == read_images(model, processor, images), "the loaded model reads something else"
+    for found, expected in zip(
+        read_images(again, processor_again, images), read_images(model, processor, images), strict=True
+    ):
+        assert found.text == expected.text, "the loaded model reads something else"
+        # Where a tensor happens to lie decides which kernel some processors take, and so the last bits.
+        assert math.isclose(found.score, expected.score, rel_tol=1e-4), "the loaded model is of another opinion"
 
 
 def weights_are_safetensors_alone(model_class: Any) -> None:

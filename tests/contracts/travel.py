@@ -58,8 +58,12 @@ def a_folder_travels_without_the_package(model_class: Any) -> None:
             found = _run(place, source, place / "inputs.safetensors", json.dumps(images), out, again)
             where = "the saved folder" if turn == 0 else "what was saved from there"
             assert all(module.startswith("transformers_modules.") for module in found["modules"]), found["modules"]
-            assert torch.equal(load_file(out)["logits"], logits), f"{where} gives other logits without the package"
-            assert found["results"] == expected, f"{where} reads something else without the package"
+            # Where a tensor happens to lie decides which kernel some processors take, and so the last bits.
+            near = torch.allclose(load_file(out)["logits"], logits, rtol=1e-5, atol=1e-5)
+            assert near, f"{where} gives other logits without the package"
+            texts = [result[0]["generated_text"] for result in expected]
+            read_there = [result[0]["generated_text"] for result in found["results"]]
+            assert read_there == texts, f"{where} reads something else without the package"
             missing = files - {path.name for path in again.iterdir()}
             assert not missing, f"saving from {where} leaves out {sorted(missing)}"
 
