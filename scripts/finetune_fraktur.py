@@ -17,7 +17,6 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +41,13 @@ Lines of the archiscribe corpus (CC BY 4.0), split by book: {lines:,} to train o
 close to the print (long s, umlauts with a small e above, the double hyphen at a line's end), and CER is that of the
 text as it is, with nothing folded. "receipts" is the CER of {watched} receipt lines (SROIE) that no run has learnt
 from; "replayed" the share of other receipts among the lines of a run, against forgetting. Written by
-`scripts/finetune_fraktur.py`; the times are those of {machine}.
+`scripts/finetune_fraktur.py`; the times are those of {cpu}, the cores those of the training process (a second process
+prepares its lines).
 
 ![test CER by training lines](fraktur.png)
 
-| model | training lines | replayed | steps | minutes | test CER | receipts | best validation CER |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| model | training lines | replayed | steps | minutes | cores | test CER | receipts | best validation CER |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -79,19 +79,18 @@ def tuned(options: dict[str, Any]) -> dict[str, Any]:
 def write_card(cards: Path, rows: list[dict[str, Any]], sizes: dict[str, int]) -> None:
     """fraktur.json, and the card and the picture from it; rows of an earlier run stay, unless they are done anew."""
     path = cards / "fraktur.json"
-    key: Callable[[dict[str, Any]], tuple[str, int]] = lambda row: (row["model"], row["lines"])  # noqa: E731
     known = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    done = {key(row): row for row in [*known, *rows]}
+    done = {(row["model"], row["lines"]): row for row in [*known, *rows]}
     rows = [done[which] for which in sorted(done)]
-    content = {"sizes": sizes, "hardware": hardware(), "versions": versions(), "rows": rows}
+    content = {"sizes": sizes, "cpu": hardware()["cpu"], "versions": versions(), "rows": rows}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    machine = content["hardware"]
-    text = PREFACE.format(machine=f"{machine['cpu']}, {machine['cores']} cores", **sizes)
+    text = PREFACE.format(cpu=content["cpu"], **sizes)
     for row in rows:
         figures = [f"{100 * row[name]:.2f} %" if name in row else "" for name in ("test", "old", "validation")]
-        work = ["none", "", "", ""]
+        work = ["none", "", "", "", ""]
         if row["lines"]:
-            work = [f"{row['lines']:,}", f"{row['replayed']:.0%}", f"{row['steps']:,}", f"{row['minutes']:.0f}"]
+            work = [f"{row['lines']:,}", f"{row['replayed']:.0%}", f"{row['steps']:,}"]
+            work += [f"{row['minutes']:.0f}", str(row["cores"])]
         text += f"| {' | '.join([row['model'], *work, *figures])} |\n"
     (cards / "fraktur.md").write_text(text, encoding="utf-8")
     if not (sizes_drawn := sorted({row["lines"] for row in rows if row["lines"]})):
@@ -152,7 +151,7 @@ def main() -> None:
         )  # fmt: skip
         reached = {result["dataset"]: result["report"]["figures"]["cer"]["value"] for result in record["results"]}
         work = {"steps": record["steps"], "minutes": round(60 * record["hours"], 1)}
-        work["replayed"] = record["settings"]["replay_share"]
+        work |= {"replayed": record["settings"]["replay_share"], "cores": record["hardware"]["cores"]}
         row = {"model": model, "lines": count, **work, **reached}
         print(row, flush=True)
         write_card(arguments.cards, [row], sizes)

@@ -1,4 +1,4 @@
-"""Writes the accelerate configurations with which two (or more) machines train one model.
+"""Writes the accelerate configurations with which two machines train one model.
 
     python scripts/two_nodes.py --main_process_ip 10.0.0.1 --processes_per_node 8 --output_dir nodes
 
@@ -7,9 +7,10 @@ and then, each on its own machine, at the same time and in folders with the same
     accelerate launch --config_file nodes/node-0.yaml scripts/finetune.py --train_file lines/ --output_dir runs/mine
     accelerate launch --config_file nodes/node-1.yaml scripts/finetune.py --train_file lines/ --output_dir runs/mine
 
-The first machine is the one at --main_process_ip; the others must reach its port. OUTPUT_DIR of the training must be a
-folder that all of them see: checkpoints are written by the first and read by all. On machines without GPUs put
-`ACCELERATE_USE_CPU=true` before the commands. accelerate asks for the same settings by `accelerate config`.
+The first machine is the one at --main_process_ip; the other must reach its port. OUTPUT_DIR of the training must be a
+folder that both see: checkpoints are written by the first and read by both. Mixed precision is an option of
+finetune.py. On machines without GPUs put `ACCELERATE_USE_CPU=true` before the commands. accelerate asks for the same
+settings by `accelerate config`.
 """
 
 import argparse
@@ -18,28 +19,28 @@ from pathlib import Path
 from accelerate.commands.config.config_args import ClusterConfig
 from accelerate.utils import ComputeEnvironment, DistributedType
 
+NUM_MACHINES = 2
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--main_process_ip", required=True, help="of the first machine, as the others see it")
     parser.add_argument("--main_process_port", type=int, default=29500)
-    parser.add_argument("--num_machines", type=int, default=2)
     parser.add_argument("--processes_per_node", type=int, default=1, help="GPUs of each machine")
-    parser.add_argument("--mixed_precision", default="no", choices=["no", "fp16", "bf16"])
     parser.add_argument("--output_dir", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    for rank in range(arguments.num_machines):
+    for rank in range(NUM_MACHINES):
         configuration = ClusterConfig(
             compute_environment=ComputeEnvironment.LOCAL_MACHINE,
             # What accelerate calls several processes, one a device, on GPUs and, when told so, on CPUs.
             distributed_type=DistributedType.MULTI_GPU,
-            mixed_precision=arguments.mixed_precision,
+            mixed_precision="no",
             use_cpu=False,
             debug=False,
-            num_processes=arguments.num_machines * arguments.processes_per_node,
+            num_processes=NUM_MACHINES * arguments.processes_per_node,
             machine_rank=rank,
-            num_machines=arguments.num_machines,
+            num_machines=NUM_MACHINES,
             main_process_ip=arguments.main_process_ip,
             main_process_port=arguments.main_process_port,
         )

@@ -14,13 +14,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_training import untrained
 from transformers import pipeline
-
-from hf_ocr.models.configuration_crnn import CrnnConfig
-from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
-from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
-from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
-from hf_ocr.models.tokenization_characters import CharacterTokenizer
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["cat", "hello", "noon", "label", "tree", "off", "zone", "order", "table", "bread", "total", "cash", "rate"]
@@ -33,16 +28,8 @@ pytestmark = pytest.mark.slow
 def folder(tmp_path_factory):
     """A tiny model, lines to train on and to validate on."""
     folder = tmp_path_factory.mktemp("finetune")
-    processor = TextRecognitionProcessor(
-        image_processor=TextLineImageProcessor(height=32),
-        tokenizer=CharacterTokenizer.from_alphabet(sorted(set("".join(WORDS)))),
-    )
-    torch.manual_seed(0)
-    config = CrnnConfig.small(
-        vocab_size=len(processor.tokenizer), image_height=32, conv_channels=[8, 8, 8, 8, 16, 16, 16, 16],
-        lstm_hidden_size=16,
-    )  # fmt: skip
-    CrnnForTextRecognition(config).save_pretrained(folder / "tiny")
+    model, processor = untrained(WORDS, [8, 8, 8, 8, 16, 16, 16, 16], 16)
+    model.save_pretrained(folder / "tiny")
     processor.save_pretrained(folder / "tiny")
     for split, size in (("train", 22), ("validation", 18), ("test", 20)):
         (folder / split).mkdir()

@@ -25,19 +25,25 @@ def shifted(image, generator):
     return Image.fromarray(np.roll(np.asarray(image), int(generator.integers(-3, 4)), axis=1))
 
 
-def parts():
+def untrained(words, conv_channels, lstm_hidden_size):
+    """A CRNN with fixed random weights and its processor, for the characters of these words."""
     processor = TextRecognitionProcessor(
         image_processor=TextLineImageProcessor(height=32),
-        tokenizer=CharacterTokenizer.from_alphabet(sorted(set("".join(WORDS)))),
+        tokenizer=CharacterTokenizer.from_alphabet(sorted(set("".join(words)))),
     )
     torch.manual_seed(0)
     config = CrnnConfig.small(
-        vocab_size=len(processor.tokenizer), image_height=32, conv_channels=[8, 16, 16, 16, 24, 24, 32, 32],
-        lstm_hidden_size=32,
+        vocab_size=len(processor.tokenizer), image_height=32, conv_channels=conv_channels,
+        lstm_hidden_size=lstm_hidden_size,
     )  # fmt: skip
+    return CrnnForTextRecognition(config), processor
+
+
+def parts():
+    model, processor = untrained(WORDS, [8, 16, 16, 16, 24, 24, 32, 32], 32)
     rows = [rendered(word) for word in WORDS]
     chunks = LineChunks([Source(rows, augment=shifted)], processor, lines_per_chunk=16, batches_per_chunk=2)
-    return CrnnForTextRecognition(config), processor, chunks, rows
+    return model, processor, chunks, rows
 
 
 def settings(folder, **kwargs):
