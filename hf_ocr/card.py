@@ -2,15 +2,18 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hf_ocr.record import DataFile, Result, RunRecord
+from hf_ocr.record import DataFile, Result, RunRecord, Usage
 
-__all__ = ["render_card", "write_card"]
+__all__ = ["render_card", "try_usage", "write_card"]
 
 _METRIC_TYPES = {
     "exact": "exact_match",
@@ -19,6 +22,9 @@ _METRIC_TYPES = {
     "cer_ignoring_case": "cer",
     "wer": "wer",
 }
+_SLICES = {"by_length": "characters", "by_pixels": "px a character at height 32"}
+FEWEST_LINES = 30
+"""A slice of fewer lines is no ground for a limit."""
 
 
 def write_card(record_path: str | os.PathLike[str]) -> Path:
@@ -26,6 +32,25 @@ def write_card(record_path: str | os.PathLike[str]) -> Path:
     path = Path(record_path).with_suffix(".md")
     path.write_text(str(render_card(RunRecord.load(record_path))), encoding="utf-8")
     return path
+
+
+def try_usage(record: RunRecord, image: str, folder: str | os.PathLike[str]) -> RunRecord:
+    """Runs the lines of "Use" in a process of their own, in `folder`, and returns the record with what they printed.
+
+    Args:
+        record: of the model; `load_as` is looked up from `folder`.
+        image: the image that they read, as seen from `folder`.
+        folder: where to run them.
+
+    Raises:
+        RuntimeError: they failed; with the last line of what they said.
+    """
+    code = _usage_code(record.load_as, image)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise RuntimeError(f"the lines that the card of {record.name} shows do not run in {folder}: {said}")
+    return replace(record, usage=Usage(image, done.stdout.strip()))
 
 
 def render_card(record: RunRecord) -> ModelCard:
@@ -42,7 +67,7 @@ def render_card(record: RunRecord) -> ModelCard:
         ("Training", _training(record)),
         ("Results", _results(record)),
         ("Speed", _speed(record)),
-        ("Limits", "\n".join(f"- {limit}" for limit in record.limits)),
+        ("Limits", "\n".join(f"- {limit}" for limit in (*record.limits, *_measured_limits(record)))),
         ("How to reproduce", _how_to_reproduce(record)),
     )
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections if text)
@@ -59,6 +84,10 @@ def _metadata(record: RunRecord) -> ModelCardData:
             metric_type=_METRIC_TYPES[name],
             metric_name=figure["title"],
             metric_value=figure["value"],
+            metric_args={
+                "protocol": figure["protocol"],
+                "interval": {"low": figure["low"], "high": figure["high"], "method": result.report.get("interval")},
+            },
         )
         for result in record.results
         for name, figure in result.report["figures"].items()
@@ -75,6 +104,25 @@ def _metadata(record: RunRecord) -> ModelCardData:
     )
 
 
+def _measured_limits(record: RunRecord) -> Iterable[str]:
+    """The kind of line that each set was read worst of, by length and by size of print, where it stands out."""
+    for result in record.results:
+        whole = result.report["figures"]["exact"]
+        for key, unit in _SLICES.items():
+            sliced = [b for b in result.report.get(key, ()) if b["num_lines"] >= FEWEST_LINES]
+            worst = min(sliced, key=lambda bucket: bucket["exact"]["value"], default=None)
+            if worst is not None and worst["exact"]["high"] < whole["value"]:
+                yield (
+                    f"{result.title or result.dataset}, {result.split}: of the {worst['num_lines']:,} lines with "
+                    f"{_range(worst)} {unit}, {100 * worst['exact']['value']:.1f} % are right (letters and digits), "
+                    f"of all {100 * whole['value']:.1f} %."
+                )
+
+
+def _range(bucket: dict[str, Any]) -> str:
+    return f"{bucket['low']} and more" if bucket["high"] is None else f"{bucket['low']} to under {bucket['high']}"
+
+
 def _what_it_is(record: RunRecord) -> str:
     facts = [f"- family: `{record.model['family']}`"]
     if "parameters" in record.model:
@@ -84,28 +132,30 @@ def _what_it_is(record: RunRecord) -> str:
     facts.append(f"- licence: {record.licence}")
     if record.created:
         facts.append(f"- trained: {record.created}")
-    return record.description + "\n\n" + "\n".join(facts)
+    pictures = "".join(f"\n\n![{shown}]({file})" for file, shown in record.pictures.items())
+    return f"{record.description}{pictures}\n\n" + "\n".join(facts)
 
 
 def _size(files: Sequence[DataFile]) -> str:
     return f", {sum(file.size_bytes for file in files) / 1e6:.1f} MB" if files else ""
 
 
+def _usage_code(load_as: str | None, image: str) -> str:
+    model = f", model={json.dumps(load_as)}" if load_as else ""
+    lines = ("import hf_ocr", "from transformers import pipeline", "")
+    return "\n".join((*lines, f'print(pipeline("image-to-text"{model})({json.dumps(image)}))'))
+
+
 def _use(record: RunRecord) -> str:
-    model = f", model={json.dumps(record.load_as)}" if record.load_as else ""
-    return "\n".join(
-        (
-            "```python",
-            "import hf_ocr",
-            "from transformers import pipeline",
-            "",
-            f'print(pipeline("image-to-text"{model})("line.png"))',
-            "```",
-            "",
-            "The answer is `[{'generated_text': ...}]`. `return_scores=True` adds the confidence and",
-            '`return_boxes="char"` or `"word"` the boxes in px of the given image.',
-        )
+    usage = record.usage
+    parts = [f"```python\n{_usage_code(record.load_as, usage.image if usage else 'line.png')}\n```"]
+    if usage:
+        parts.append(f"This was run, and printed\n\n~~~~text\n{usage.printed}\n~~~~")
+    parts.append(
+        "The answer is `[{'generated_text': ...}]`. `return_scores=True` adds the confidence and\n"
+        '`return_boxes="char"` or `"word"` the boxes in px of the given image.'
     )
+    return "\n\n".join(parts)
 
 
 def _alphabet(record: RunRecord) -> str:
@@ -188,12 +238,12 @@ def _results(record: RunRecord) -> str:
 
 def _details(result: Result) -> str:
     parts = []
-    for key, title in (("by_length", "characters"), ("by_pixels", "px a character at height 32")):
+    for key, title in _SLICES.items():
         buckets = result.report.get(key)
         if buckets:
             rows = [
                 (
-                    f"{b['low']} and more" if b["high"] is None else f"{b['low']} to under {b['high']}",
+                    _range(b),
                     f"{b['num_lines']:,}",
                     _percent(b["exact"]),
                     _percent(b["cer_ignoring_case"]),

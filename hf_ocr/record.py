@@ -21,6 +21,7 @@ __all__ = [
     "Result",
     "RunRecord",
     "Speed",
+    "Usage",
     "describe_model",
     "fingerprint",
     "hardware",
@@ -77,6 +78,14 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """The lines of "Use" as they were run: the image they read, named as in the code, and what they printed."""
+
+    image: str
+    printed: str
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """All that is known of a trained checkpoint.
 
@@ -94,9 +103,11 @@ class RunRecord:
         weights: the weight files by content, which ties the record to one checkpoint.
         languages: ISO 639-1 codes.
         licence: of the checkpoint, an SPDX identifier in lower case.
-        limits: what it reads badly or not at all, one sentence each.
+        limits: what it reads badly or not at all, one sentence each; the card adds what the results say of it.
         command, evaluation_command: how to repeat the training and the measurement.
         load_as: what `pipeline(model=...)` takes; None for the checkpoint that is read with when no model is named.
+        usage: of `hf_ocr.card.try_usage`.
+        pictures: file beside the record -> what it shows.
     """
 
     name: str
@@ -119,6 +130,8 @@ class RunRecord:
     command: str | None = None
     evaluation_command: str | None = None
     load_as: str | None = None
+    usage: Usage | None = None
+    pictures: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes `folder/NAME.json` (UTF-8) and returns its path. Entries that are None or empty are left out.
@@ -147,6 +160,8 @@ class RunRecord:
         values = _entries(cls, content, str(path))
         for name, kind in nested.items():
             values[name] = tuple(_read(kind, entry, f"{path}: {name}") for entry in values.get(name, ()))
+        if "usage" in values:
+            values["usage"] = _read(Usage, values["usage"], f"{path}: usage")
         for name in ("languages", "limits"):
             values[name] = tuple(values.get(name, ()))
         return cls(**values)

@@ -17,6 +17,7 @@ from it, the curves, and the worst lines with their images.
 
 import json
 import math
+import shutil
 import sys
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -31,7 +32,7 @@ from transformers import AutoModelForTextRecognition, AutoProcessor, HfArgumentP
 
 import hf_ocr  # noqa: F401  (registers the models)
 from hf_ocr.alphabet import resize_alphabet
-from hf_ocr.card import write_card
+from hf_ocr.card import try_usage, write_card
 from hf_ocr.cli.inspect import report as inspection_lines
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import LineChunks, Source
@@ -46,6 +47,7 @@ from hf_ocr.report import contact_sheet, draw_curves, report_to_dict, report_to_
 from hf_ocr.training import TrainingConfig, evaluate_in_all_processes, train
 
 BATCHES_PER_CHUNK = 16
+CURVES, SAMPLE = "curves.png", "sample.png"
 
 
 @dataclass
@@ -210,7 +212,8 @@ def main() -> None:
         for name, report in reports.items():
             print(f"\n{name}\n{report_to_table(report)}")
             contact_sheet(worst_lines(report), measured[name]).save(output / f"worst-{name}.png")
-        draw_curves(output / "log.jsonl", output / "curves.png")
+        draw_curves(output / "log.jsonl", output / CURVES)
+        validation[0]["image"].convert("RGB").save(output / SAMPLE)  # for the lines of code on the card
         files = {"validation": data.validation_file, "old": data.old_test_file, "test": data.test_file}
         write_record(output, best, processor, reports, files, len(training_lines), model_arguments, data, training)
 
@@ -264,10 +267,14 @@ def write_record(
             for name, report in reports.items()
         ),
         weights=(fingerprint(output / "best" / "model.safetensors"),),
-        load_as=f"{output.name}/best",
+        load_as=f"{output.resolve().name}/best",
+        pictures={CURVES: "loss and character error rates over the steps"},
     )
-    card = write_card(record.save(output))
-    (output / "best" / "README.md").write_text(card.read_text(encoding="utf-8"), encoding="utf-8")
+    record.save(output)  # whatever comes of the trial below
+    card = write_card(try_usage(record, f"{record.name}/{SAMPLE}", output.resolve().parent).save(output))
+    shutil.copy(card, output / "best" / "README.md")
+    for picture in record.pictures:
+        shutil.copy(output / picture, output / "best")
     print(f"\nThe best model is in {output / 'best'}, its card in {card}.")
 
 

@@ -84,15 +84,25 @@ def write_card(cards: Path, rows: list[dict[str, Any]], sizes: dict[str, int]) -
     rows = [done[which] for which in sorted(done)]
     content = {"sizes": sizes, "cpu": hardware()["cpu"], "versions": versions(), "rows": rows}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    text = PREFACE.format(cpu=content["cpu"], **sizes)
-    for row in rows:
+    (cards / "fraktur.md").write_text(render(content), encoding="utf-8")
+    draw(rows, cards / "fraktur.png")
+
+
+def render(content: dict[str, Any]) -> str:
+    """The card, as Markdown."""
+    text = PREFACE.format(cpu=content["cpu"], **content["sizes"])
+    for row in content["rows"]:
         figures = [f"{100 * row[name]:.2f} %" if name in row else "" for name in ("test", "old", "validation")]
         work = ["none", "", "", "", ""]
         if row["lines"]:
             work = [f"{row['lines']:,}", f"{row['replayed']:.0%}", f"{row['steps']:,}"]
             work += [f"{row['minutes']:.0f}", str(row["cores"])]
         text += f"| {' | '.join([row['model'], *work, *figures])} |\n"
-    (cards / "fraktur.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def draw(rows: list[dict[str, Any]], target: Path) -> None:
+    """The learning curves."""
     if not (sizes_drawn := sorted({row["lines"] for row in rows if row["lines"]})):
         return
     picture = Figure(figsize=(6, 4), layout="constrained")
@@ -108,7 +118,7 @@ def write_card(cards: Path, rows: list[dict[str, Any]], sizes: dict[str, int]) -
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    picture.savefig(cards / "fraktur.png", dpi=100)
+    picture.savefig(target, dpi=100)
 
 
 def main() -> None:

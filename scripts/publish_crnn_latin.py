@@ -23,7 +23,7 @@ from PIL import ImageFont
 from tqdm.auto import tqdm
 
 from hf_ocr.bundle import save_bundle
-from hf_ocr.card import write_card
+from hf_ocr.card import try_usage, write_card
 from hf_ocr.data.fonts import find_fonts, load_words, split_families
 from hf_ocr.data.lines import read_lines
 from hf_ocr.data.synthetic_lines import SyntheticLines
@@ -122,8 +122,9 @@ def main() -> None:
     cards = ROOT / "model_cards"
     cards.mkdir(exist_ok=True)
     samples = read_lines(ROOT / "tests" / "samples")
-    picture = contact_sheet(evaluate(reader, processor, samples).predictions, samples, font=font)
-    picture.save(cards / f"{folder.name}.png", optimize=True)
+    picture = cards / f"{folder.name}.png"
+    sheet = contact_sheet(evaluate(reader, processor, samples).predictions, samples, font=font)
+    sheet.save(picture, optimize=True)
 
     logs = [(run / "log.jsonl").read_text(encoding="utf-8").splitlines() for run in arguments.run]
     ends = [json.loads(lines[-1]) for lines in logs]
@@ -181,8 +182,9 @@ def main() -> None:
         "--seed 4\n"
         "python scripts/publish_crnn_latin.py --data DATA --run runs/fourth --with_before",
         evaluation_command="python scripts/publish_crnn_latin.py --data DATA",
+        pictures={picture.name: "sample lines and what was read"},
     )
-    write_card(record.save(cards))
+    write_card(try_usage(record, "tests/samples/receipt-2.png", ROOT).save(cards))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
+import json
 import re
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
-from hf_ocr.card import render_card, write_card
+from hf_ocr.card import FEWEST_LINES, render_card, try_usage, write_card
 from hf_ocr.evaluation import Prediction, report_on
 from hf_ocr.record import DataFile, DataSource, Result, RunRecord, Speed
 from hf_ocr.report import report_to_dict
 
+ROOT = Path(__file__).resolve().parent.parent
 BARE = RunRecord(name="tiny", description="A tiny reader.", model={"family": "crnn"})
 
 
@@ -141,3 +145,54 @@ def test_write_card_renders_beside_the_record(record, tmp_path):
     path = write_card(record.save(tmp_path))
     assert path == tmp_path / "tiny.md"
     assert path.read_text(encoding="utf-8") == str(render_card(record))
+
+
+def test_protocol_and_interval_stand_beside_each_figure_of_the_metadata(record):
+    results = {result.metric_name: result for result in ModelCard(str(render_card(record))).data.eval_results}
+    figure = record.results[0].report["figures"]["cer"]
+    assert results["CER"].metric_args == {
+        "protocol": figure["protocol"],
+        "interval": {"low": figure["low"], "high": figure["high"], "method": record.results[0].report["interval"]},
+    }
+
+
+def test_the_lines_of_use_are_run_and_what_they_print_is_shown(record):
+    tried = try_usage(record, "tests/samples/receipt-2.png", ROOT)
+    assert re.fullmatch(r"\[\{'generated_text': '.+'\}\]", tried.usage.printed)
+    text = render_card(tried).text
+    assert f"~~~~text\n{tried.usage.printed}\n~~~~" in text
+    assert '("image-to-text")("tests/samples/receipt-2.png")' in text
+    with pytest.raises(RuntimeError, match=r"card of tiny.*no-such-file\.png"):
+        try_usage(record, "no-such-file.png", ROOT)
+
+
+def test_pictures_are_shown_with_their_caption(record):
+    card = render_card(replace(record, pictures={"tiny.png": "lines and what was read"}))
+    assert "![lines and what was read](tiny.png)" in card.text
+
+
+def test_what_was_read_much_worse_than_the_rest_is_a_limit():
+    short = [Prediction(n, "total", "total", 0.9, 96, 32) for n in range(60)]
+    long = [Prediction(60 + n, "x" * 40, "x" * 39, 0.9, 640, 32) for n in range(FEWEST_LINES)]
+    result = Result("receipts", "test", report_to_dict(report_on([*short, *long])))
+    limits = render_card(replace(BARE, results=(result,))).text.partition("## Limits")[2]
+    assert "of the 30 lines with 33 and more characters, 0.0 % are right (letters and digits), of all 66.7 %" in limits
+    few = Result("receipts", "test", report_to_dict(report_on([*short, *long[1:]])))
+    assert "## Limits" not in render_card(replace(BARE, results=(few,))).text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "model_cards").glob("*.json")), ids=lambda path: path.stem)
+def test_every_card_is_its_record_rendered(path):
+    card = path.with_suffix(".md")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if "model" not in content:  # a measurement by a script, which renders it if it has a card
+        if card.exists():
+            script = runpy.run_path(str(ROOT / "scripts" / f"finetune_{path.stem}.py"))
+            assert card.read_text(encoding="utf-8") == script["render"](content)
+        return
+    assert card.read_text(encoding="utf-8") == str(render_card(RunRecord.load(path)))
+    data = ModelCard.load(card).data
+    assert len(data.eval_results) == 5 * len(content["results"])
+    assert data.license == content["licence"]
+    for picture in content.get("pictures", ()):
+        assert (path.parent / picture).exists()
