@@ -7,11 +7,19 @@ from hf_ocr.text import (
     CHARSET_62,
     CHARSET_94,
     LATIN_ALPHABET,
+    PROTOCOLS,
     alphanumerics,
+    fold_accents,
+    graphemes,
     ignore_case,
     lower_alphanumerics,
+    nfc,
     normalise,
+    parseq_36,
+    parseq_62,
+    parseq_94,
     printable_ascii,
+    without_punctuation,
 )
 
 
@@ -57,3 +65,39 @@ def test_charset_protocols_give_their_charset(protocol, charset):
     assert set(protocol(everything)) == set(charset)
     assert protocol(charset) == charset
     assert len(charset) == len(set(charset))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    ("protocol", "expected"), [(parseq_36, "cafe12x"), (parseq_62, "Cafe12X"), (parseq_94, "Cafe,$12X!")]
+)
+def test_parseq_protocols_fold_accents_and_compatible_forms(protocol, expected, form):
+    assert protocol(unicodedata.normalize(form, "Caf\u00e9, $\u00a0\u2460\uff12X! \u0142")) == expected
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [
+        (nfc, " Caf\u00e9  \u201cNo\u201d-5 $\n"),
+        (fold_accents, "Cafe \u201cNo\u201d-5 $"),
+        (without_punctuation, "Caf\u00e9 No5 $"),
+    ],
+)
+def test_protocols_for_whole_texts(protocol, expected):
+    assert protocol(" Cafe\u0301  \u201cNo\u201d-5 $\n") == expected
+
+
+def test_folding_leaves_letters_that_are_no_accented_ones():
+    assert fold_accents("Stra\u00dfe s\u00f8t \u0141\u00f3d\u017a") == "Stra\u00dfe s\u00f8t \u0141odz"
+
+
+def test_graphemes_are_what_a_reader_takes_for_a_character():
+    assert graphemes("e\u0301क्षि👩\u200d👧a") == ["e\u0301", "क्षि", "👩\u200d👧", "a"]
+    assert graphemes("") == []
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_protocols_change_nothing_when_applied_again(name):
+    protocol = PROTOCOLS[name][0]
+    text = protocol(" R\u00c9SUM\u00c9 \u2013  \u00bd\u00a0ﬁn, Cafe\u0301! \u0130 ")
+    assert protocol(text) == text

@@ -1,31 +1,49 @@
-"""Character and word error rates, exact match, intervals; `cer` and `wer` are folders for `evaluate.load`."""
+"""Character, word and space error rates, intervals, paired tests; `cer` and `wer` are folders for `evaluate.load`."""
 
 from hf_ocr.metrics.error_rates import (
-    NUM_RESAMPLINGS,
     Confusions,
-    Figure,
-    bootstrap_interval,
+    blank_insertions,
     character_edits,
     character_error_rate,
     count_confusions,
     exact_match,
     line_matches,
-    measure,
+    normalised_edit_distance,
+    normalised_edits,
+    space_edits,
+    space_error_rate,
     word_edits,
     word_error_rate,
+)
+from hf_ocr.metrics.intervals import (
+    NUM_RESAMPLINGS,
+    Difference,
+    Figure,
+    bootstrap_interval,
+    line_rates,
+    measure,
+    paired_difference,
 )
 
 __all__ = [
     "NUM_RESAMPLINGS",
     "Confusions",
+    "Difference",
     "Figure",
+    "blank_insertions",
     "bootstrap_interval",
     "character_edits",
     "character_error_rate",
     "count_confusions",
     "exact_match",
     "line_matches",
+    "line_rates",
     "measure",
+    "normalised_edit_distance",
+    "normalised_edits",
+    "paired_difference",
+    "space_edits",
+    "space_error_rate",
     "word_edits",
     "word_error_rate",
 ]

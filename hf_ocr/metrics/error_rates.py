@@ -1,38 +1,26 @@
-"""Error rates of read lines, counted by line and then summed (micro): sum of edits / sum of reference lengths.
+"""Error rates of read lines, counted by line and then averaged.
 
 Edits are Levenshtein edits (insertion, deletion, substitution, each 1), so a rate may exceed 1. Texts are compared as
 they are given unless `normalise` names a function of `hf_ocr.text`: a double space counts, and so do a capital and a
-difference of Unicode form. Characters are code points; words are what `str.split` gives.
+difference of Unicode form. Characters are code points, or with `graphemes` grapheme clusters; words are what
+`str.split` gives.
+
+Micro averages, the default, are the sum of edits / sum of reference lengths; macro averages are the mean of the rates
+of the lines (`hf_ocr.metrics.line_rates` says what an empty reference has for a rate).
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-try:
-    from rapidfuzz.distance import Levenshtein
-except ImportError as error:
-    raise ImportError("Measuring needs RapidFuzz, which is not installed: `pip install hf_ocr[eval]`.") from error
+from hf_ocr.metrics.intervals import Counts, line_rates, rate
+from hf_ocr.text import graphemes as split_graphemes
 
-Counts: TypeAlias = npt.NDArray[np.int64]
+Average: TypeAlias = Literal["micro", "macro"]
 Normalise: TypeAlias = Callable[[str], str]
-
-NUM_RESAMPLINGS = 1000
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A rate with its 95 % interval, as fractions, and the two integers behind it: `value == count / total`."""
-
-    value: float
-    low: float
-    high: float
-    count: int
-    total: int
 
 
 @dataclass(frozen=True)
@@ -53,22 +41,52 @@ class Confusions:
 
 
 def character_edits(
-    predictions: Sequence[str], references: Sequence[str], normalise: Normalise | None = None
+    predictions: Sequence[str],
+    references: Sequence[str],
+    normalise: Normalise | None = None,
+    graphemes: bool = False,
 ) -> tuple[Counts, Counts]:
     """Edits from each reference to its prediction, and the reference's length in characters: two int64 (N,)."""
-    pairs = _pairs(predictions, references, normalise)
-    edits = [Levenshtein.distance(reference, prediction) for prediction, reference in pairs]
-    return _counts(edits), _counts([len(reference) for _, reference in pairs])
+    return _edits(_pairs(predictions, references, normalise), split_graphemes if graphemes else str)
 
 
 def word_edits(
     predictions: Sequence[str], references: Sequence[str], normalise: Normalise | None = None
 ) -> tuple[Counts, Counts]:
     """Edits from each reference to its prediction in words, and the reference's length in words: two int64 (N,)."""
-    texts = _pairs(predictions, references, normalise)
-    pairs = [(prediction.split(), reference.split()) for prediction, reference in texts]
-    edits = [Levenshtein.distance(reference, prediction) for prediction, reference in pairs]
-    return _counts(edits), _counts([len(reference) for _, reference in pairs])
+    return _edits(_pairs(predictions, references, normalise), str.split)
+
+
+def space_edits(
+    predictions: Sequence[str], references: Sequence[str], normalise: Normalise | None = None
+) -> tuple[Counts, Counts]:
+    """Spaces missed and spaces invented in each line, and the spaces of its reference: two int64 (N,).
+
+    Of the character edits those that delete or insert white space, or put another character in its place or it in
+    another's. Where several alignments have the fewest edits, RapidFuzz takes one of them.
+    """
+    pairs = _pairs(predictions, references, normalise)
+    edits = [
+        sum(
+            (tag != "insert" and reference[at].isspace()) != (tag != "delete" and prediction[to].isspace())
+            for tag, at, to in _operations(reference, prediction)
+        )
+        for prediction, reference in pairs
+    ]
+    return _counts(edits), _counts([sum(map(str.isspace, reference)) for _, reference in pairs])
+
+
+def normalised_edits(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    normalise: Normalise | None = None,
+    graphemes: bool = False,
+) -> tuple[Counts, Counts]:
+    """Character edits of each line, and the length of the longer of its two texts: two int64 (N,)."""
+    split = split_graphemes if graphemes else str
+    pairs = _pairs(predictions, references, normalise)
+    edits, lengths = _edits(pairs, split)
+    return edits, np.maximum(lengths, _counts([len(split(prediction)) for prediction, _ in pairs]))
 
 
 def line_matches(
@@ -82,69 +100,83 @@ def line_matches(
     return _counts([prediction == reference for prediction, reference in pairs]), np.ones(len(pairs), dtype=np.int64)
 
 
-def character_error_rate(
+def blank_insertions(
     predictions: Sequence[str], references: Sequence[str], normalise: Normalise | None = None
+) -> Counts:
+    """Characters read on each blank image, one whose reference is empty: int64 (number of blank images,)."""
+    pairs = _pairs(predictions, references, normalise)
+    return _counts([len(prediction) for prediction, reference in pairs if not reference])
+
+
+def character_error_rate(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    normalise: Normalise | None = None,
+    average: Average = "micro",
+    graphemes: bool = False,
 ) -> float:
-    """CER as a fraction: sum of character edits / sum of reference lengths.
+    """CER as a fraction: sum of character edits / sum of reference lengths, or the mean over lines.
 
     Raises ValueError for no lines, for lists of unequal length, and where the references hold no character at all.
     """
-    return _rate(*character_edits(predictions, references, normalise))
+    return _average(*character_edits(predictions, references, normalise, graphemes), average)
 
 
-def word_error_rate(predictions: Sequence[str], references: Sequence[str], normalise: Normalise | None = None) -> float:
+def word_error_rate(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    normalise: Normalise | None = None,
+    average: Average = "micro",
+) -> float:
     """WER as a fraction: sum of word edits / number of reference words. Raises as `character_error_rate` does."""
-    return _rate(*word_edits(predictions, references, normalise))
+    return _average(*word_edits(predictions, references, normalise), average)
+
+
+def space_error_rate(
+    predictions: Sequence[str], references: Sequence[str], normalise: Normalise | None = None
+) -> float:
+    """Spaces missed and invented / spaces of the references. Raises ValueError where these have none."""
+    return rate(*space_edits(predictions, references, normalise))
+
+
+def normalised_edit_distance(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    normalise: Normalise | None = None,
+    average: Average = "macro",
+    graphemes: bool = False,
+) -> float:
+    """Edits / length of the longer text, in [0, 1]: the mean over lines, as text-reading competitions have it.
+
+    Two empty texts have distance 0. ICDAR's 1-N.E.D. is 1 less this. Raises as `exact_match` does.
+    """
+    edits, lengths = normalised_edits(predictions, references, normalise, graphemes)
+    return float(edits.sum() and _average(edits, lengths, average))
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str], normalise: Normalise | None = None) -> float:
     """The share of lines whose prediction equals the reference. Raises ValueError for no lines and unequal lengths."""
-    return _rate(*line_matches(predictions, references, normalise))
+    return rate(*line_matches(predictions, references, normalise))
 
 
 def count_confusions(
-    predictions: Sequence[str], references: Sequence[str], normalise: Normalise | None = None
+    predictions: Sequence[str],
+    references: Sequence[str],
+    normalise: Normalise | None = None,
+    graphemes: bool = False,
 ) -> Confusions:
     """Which characters were mistaken for which, invented and missed. Raises as `exact_match` does."""
     confusions = Confusions(Counter(), Counter(), Counter())
-    for prediction, reference in _pairs(predictions, references, normalise):
-        for edit in Levenshtein.editops(reference, prediction):
-            if edit.tag == "replace":
-                confusions.substitutions[reference[edit.src_pos], prediction[edit.dest_pos]] += 1
-            elif edit.tag == "insert":
-                confusions.insertions[prediction[edit.dest_pos]] += 1
+    for predicted, printed in _pairs(predictions, references, normalise):
+        prediction, reference = (split_graphemes(t) if graphemes else t for t in (predicted, printed))
+        for tag, at, to in _operations(reference, prediction):
+            if tag == "replace":
+                confusions.substitutions[reference[at], prediction[to]] += 1
+            elif tag == "insert":
+                confusions.insertions[prediction[to]] += 1
             else:
-                confusions.deletions[reference[edit.src_pos]] += 1
+                confusions.deletions[reference[at]] += 1
     return confusions
-
-
-def measure(counts: Counts, totals: Counts, num_samples: int = NUM_RESAMPLINGS, seed: int = 0) -> Figure:
-    """The rate sum(counts) / sum(totals) of N lines with its interval: `measure(*character_edits(...))`."""
-    value = _rate(counts, totals)
-    low, high = bootstrap_interval(counts, totals, num_samples, seed)
-    return Figure(value=value, low=low, high=high, count=int(counts.sum()), total=int(totals.sum()))
-
-
-def bootstrap_interval(
-    counts: Counts, totals: Counts, num_samples: int = NUM_RESAMPLINGS, seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % percentile interval of sum(counts) / sum(totals) over `num_samples` resamplings of the N lines.
-
-    Lines are drawn one by one as if independent; lines of one document are not quite, so the true interval is somewhat
-    wider. Where every line has the same rate (all right, say) the interval has no width, and N says more than it does.
-    The same seed gives the same interval.
-    """
-    _rate(counts, totals)
-    generator = np.random.default_rng(seed)
-    rates = np.full(num_samples, np.nan)
-    for sample in range(num_samples):
-        drawn = generator.integers(len(counts), size=len(counts))
-        total = totals[drawn].sum()
-        # A draw of empty references alone has no rate; it is left out.
-        if total:
-            rates[sample] = counts[drawn].sum() / total
-    low, high = np.nanpercentile(rates, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _pairs(predictions: Sequence[str], references: Sequence[str], normalise: Normalise | None) -> list[tuple[str, str]]:
@@ -165,15 +197,36 @@ def _pairs(predictions: Sequence[str], references: Sequence[str], normalise: Nor
     return [(normalise(p), normalise(r)) for p, r in zip(predictions, references, strict=True)]
 
 
+def _edits(pairs: Iterable[tuple[str, str]], split: Callable[[str], Sequence[str]]) -> tuple[Counts, Counts]:
+    levenshtein = _levenshtein()
+    edits, lengths = [], []
+    # No split text outlives its turn: a million lists at once cost ten times this in garbage collection.
+    for prediction, reference in pairs:
+        symbols = split(reference)
+        edits.append(0 if prediction == reference else levenshtein.distance(symbols, split(prediction)))
+        lengths.append(len(symbols))
+    return _counts(edits), _counts(lengths)
+
+
+def _operations(reference: Sequence[str], prediction: Sequence[str]) -> Iterable[tuple[str, int, int]]:
+    """("replace", "insert" or "delete", place in the reference, place in the prediction) of each edit."""
+    return () if reference == prediction else _levenshtein().editops(reference, prediction).as_list()
+
+
+def _levenshtein() -> Any:
+    try:
+        from rapidfuzz.distance import Levenshtein
+    except ImportError as error:
+        raise ImportError("Measuring needs RapidFuzz, which is not installed: `pip install hf_ocr[eval]`.") from error
+    return Levenshtein
+
+
+def _average(counts: Counts, totals: Counts, average: Average) -> float:
+    if average not in ("micro", "macro"):
+        raise ValueError(f'average is {average!r}, expected "micro" or "macro".')
+    micro = rate(counts, totals)  # refuses what has no character, whichever average
+    return micro if average == "micro" else float(line_rates(counts, totals)[0].mean())
+
+
 def _counts(values: Sequence[int]) -> Counts:
     return np.asarray(values, dtype=np.int64)
-
-
-def _rate(counts: Counts, totals: Counts) -> float:
-    total = int(totals.sum())
-    if total == 0:
-        raise ValueError(
-            f"The references of the {len(totals)} lines have length 0 in all, so there is no error rate; expected "
-            "at least one character (or word) to read. If `normalise` dropped them all, choose a wider charset."
-        )
-    return int(counts.sum()) / total

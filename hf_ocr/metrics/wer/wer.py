@@ -3,8 +3,8 @@
 import datasets
 import evaluate
 
-from hf_ocr.metrics.error_rates import word_error_rate
-from hf_ocr.text import ignore_case as lower
+from hf_ocr.metrics.error_rates import Average, word_error_rate
+from hf_ocr.text import PROTOCOLS
 
 
 class WER(evaluate.Metric):
@@ -15,13 +15,17 @@ class WER(evaluate.Metric):
             description="Word error rate: sum of word edits / number of reference words; it may exceed 1.",
             citation="",
             inputs_description=(
-                "predictions, references: lists of str of equal length, parted at white space. ignore_case: compare "
-                "NFC, in lower case. Returns {'wer': float}; ValueError for nothing to read."
+                "predictions, references: lists of str of equal length, parted at white space. protocol: compared in "
+                f"the form of this name, one of {', '.join(PROTOCOLS)}. average: 'micro', or 'macro' for the mean over "
+                "lines. Returns {'wer': float}; ValueError for nothing to read."
             ),
             features=datasets.Features(
                 {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
             ),
         )
 
-    def _compute(self, predictions: list[str], references: list[str], ignore_case: bool = False) -> dict[str, float]:
-        return {"wer": word_error_rate(predictions, references, lower if ignore_case else None)}
+    def _compute(
+        self, predictions: list[str], references: list[str], protocol: str | None = None, average: Average = "micro"
+    ) -> dict[str, float]:
+        normalise = None if protocol is None else PROTOCOLS[protocol][0]
+        return {"wer": word_error_rate(predictions, references, normalise, average)}
