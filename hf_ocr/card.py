@@ -90,7 +90,7 @@ def _metadata(record: RunRecord) -> ModelCardData:
             },
         )
         for result in record.results
-        for name, figure in result.report["figures"].items()
+        for name, figure in _headline(result).items()
     ]
     return ModelCardData(
         model_name=record.name,
@@ -215,7 +215,7 @@ def _results(record: RunRecord) -> str:
     titles: dict[str, str] = {}
     protocols: dict[str, None] = {}
     for result in record.results:
-        for name, figure in result.report["figures"].items():
+        for name, figure in _headline(result).items():
             titles.setdefault(name, figure["title"])
             protocols[f"- {figure['title']}: {figure['protocol']}."] = None
     rows = [
@@ -234,6 +234,11 @@ def _results(record: RunRecord) -> str:
     parts += [note, "\n".join(protocols)]
     parts += [text for result in record.results if (text := _details(result))]
     return "\n\n".join(parts)
+
+
+def _headline(result: Result) -> dict[str, Any]:
+    """The figures that a card shows; the report may hold more."""
+    return {name: figure for name, figure in result.report["figures"].items() if name in _METRIC_TYPES}
 
 
 def _details(result: Result) -> str:

@@ -1,5 +1,6 @@
 """Measuring a recognizer: a model and labelled lines -> a `Report`. Training, scripts and cards all measure here."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -8,11 +9,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hf_ocr.metrics import Confusions, Figure, character_edits, count_confusions, line_matches, measure, word_edits
+from hf_ocr.metrics import (
+    Confusions,
+    Difference,
+    Figure,
+    blank_insertions,
+    character_edits,
+    count_confusions,
+    line_matches,
+    line_rates,
+    measure,
+    normalised_edits,
+    paired_difference,
+    space_edits,
+    word_edits,
+)
 from hf_ocr.models.reading import TALL, read_images
-from hf_ocr.text import ignore_case, lower_alphanumerics, normalise
+from hf_ocr.text import PROTOCOLS, ignore_case, lower_alphanumerics, script
 
-__all__ = ["Bucket", "Prediction", "Report", "evaluate", "predict", "report_on"]
+__all__ = ["Blanks", "Bucket", "Prediction", "Report", "Slice", "compare", "evaluate", "predict", "report_on"]
 
 LENGTH_BOUNDS = (1, 5, 9, 17, 33)
 """Lower bounds of the buckets by length, in characters of the reference."""
@@ -20,10 +35,23 @@ LENGTH_BOUNDS = (1, 5, 9, 17, 33)
 PIXEL_BOUNDS = (0, 5, 8, 11, 14, 18)
 """Lower bounds of the buckets by px a character, of the crop scaled to a height of 32 px."""
 
+WIDTH_BOUNDS = (0, 64, 128, 256, 512, 1024)
+"""Lower bounds of the buckets by width, in px of the crop scaled to a height of 32 px."""
+
+RARITY_BOUNDS = (1, 10, 100, 1000)
+"""Lower bounds of the buckets by how often the rarest character of a line stands in all references."""
+
+NUM_SOURCES = 20
+"""Sources with a slice of their own, those with most lines; the others share one."""
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line as it was read. `index` counts the rows from 0; texts are unchanged; width and height in px."""
+    """One line as it was read. `index` counts the rows from 0; texts are unchanged; width and height in px.
+
+    Width and height are 0 where the image could not be opened. `document` (a page, a receipt) and `source` (a data
+    set, a book) are those of the row, if it has them.
+    """
 
     index: int
     reference: str
@@ -31,6 +59,8 @@ class Prediction:
     score: float
     width: int
     height: int
+    document: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,22 +75,52 @@ class Bucket:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """The lines that have something in common, which `name` says."""
+
+    name: str
+    num_lines: int
+    exact: Figure
+    cer_ignoring_case: Figure
+
+
+@dataclass(frozen=True)
+class Blanks:
+    """Of the lines whose reference is empty: how many, at how many something was read, and how many characters."""
+
+    num_lines: int
+    num_read: int
+    num_characters: int
+
+
+@dataclass(frozen=True)
 class Report:
     """What a recognizer made of a set of lines. Figures are fractions with 95 % intervals.
+
+    The figures are computed on the texts in the form of `protocol`, and so are confusions and buckets.
 
     Attributes:
         num_lines: lines measured; every given row counts.
         exact: share of lines right on lower-case letters and digits (`hf_ocr.text.lower_alphanumerics`); where most
             references have none of a-z and 0-9, on the whole text, ignoring case.
-        exact_raw: share of lines right with case, signs and spaces; NFC, white space collapsed.
-        cer: character error rate on the texts of `exact_raw`.
+        exact_raw: share of lines right with case, signs and spaces.
+        cer: character error rate.
         cer_ignoring_case: the same in lower case.
-        wer: word error rate on the texts of `exact_raw`.
+        wer: word error rate.
+        cer_macro, wer_macro: the means of the rates of the lines.
+        normalised_edit_distance: edits over the length of the longer text, the mean over lines.
+        space: space error rate; None where the references have no space.
+        blanks: what was read where nothing is printed.
         predictions: one a row, in the order of the rows.
-        confusions: characters mistaken, invented and missed, on the texts of `exact_raw`.
+        confusions: characters mistaken, invented and missed.
         by_length: buckets by characters of the reference; empty ones are left out, and so are empty references.
         by_pixels: buckets by width of the crop, scaled to a height of 32 px, over characters of the reference.
-        seed: of the bootstrap.
+        by_width: buckets by that width.
+        by_rarity: buckets by how often the rarest character of the line stands in all references.
+        by_script: slices by the script of most characters of the reference, most lines first.
+        by_source: slices by `Prediction.source`, most lines first; none where no line has one.
+        seed: of the bootstrap, which draws documents where lines have them, else lines.
+        protocol: name of the form in which texts were compared, of `hf_ocr.text.PROTOCOLS`.
     """
 
     num_lines: int
@@ -69,11 +129,21 @@ class Report:
     cer: Figure
     cer_ignoring_case: Figure
     wer: Figure
+    cer_macro: Figure
+    wer_macro: Figure
+    normalised_edit_distance: Figure
+    space: Figure | None
+    blanks: Blanks
     predictions: tuple[Prediction, ...]
     confusions: Confusions
     by_length: tuple[Bucket, ...]
     by_pixels: tuple[Bucket, ...]
+    by_width: tuple[Bucket, ...]
+    by_rarity: tuple[Bucket, ...]
+    by_script: tuple[Slice, ...]
+    by_source: tuple[Slice, ...]
     seed: int
+    protocol: str
 
     @property
     def figures(self) -> dict[str, float]:
@@ -90,8 +160,8 @@ def evaluate(
     Args:
         model: a recognizer (`recognize`).
         processor: its processor.
-        rows: {"image": PIL.Image.Image, "text": str}, at least one. Taken in pieces of 32 batches, so
-            that a set need not fit into memory and a progress bar around `rows` moves.
+        rows: {"image": PIL.Image.Image, "text": str}, at least one; "document" and "source" are kept. Taken
+            in pieces of 32 batches, so that a set need not fit into memory and a progress bar around `rows` moves.
         batch_size: lines read together; it has no influence on the figures.
         seed: of the bootstrap intervals.
 
@@ -109,58 +179,147 @@ def predict(model: Any, processor: Any, rows: Iterable[Mapping[str, Any]], batch
     predictions: list[Prediction] = []
     remaining = iter(rows)
     while piece := list(islice(remaining, 32 * batch_size)):
-        images, references = [], []
-        for index, row in enumerate(piece, start=len(predictions)):
-            image, reference = _checked(index, row)
-            images.append(image)
-            references.append(reference)
+        images = [_image(index, row) for index, row in enumerate(piece, start=len(predictions))]
         readings = read_images(model, processor, images, batch_size)
-        for image, reference, reading in zip(images, references, readings, strict=True):
+        for image, row, reading in zip(images, piece, readings, strict=True):
             predictions.append(
-                Prediction(len(predictions), reference, reading.text, float(reading.score), image.width, image.height)
+                Prediction(
+                    len(predictions),
+                    row["text"],
+                    reading.text,
+                    float(reading.score),
+                    *image.size,
+                    document=row.get("document"),
+                    source=row.get("source"),
+                )
             )
     return predictions
 
 
-def report_on(predictions: Sequence[Prediction], seed: int = 0) -> Report:
-    """The report on lines read already, by any reader. Raises as `hf_ocr.metrics.character_error_rate` does."""
-    read = [normalise(line.prediction) for line in predictions]
-    references = [normalise(line.reference) for line in predictions]
-    in_latin = sum(bool(lower_alphanumerics(reference)) for reference in references)
-    # Of Devanagari or Arabic the protocol would leave nothing, and nothing is always equal to nothing.
-    protocol = lower_alphanumerics if 2 * in_latin >= len(references) else ignore_case
-    exact = line_matches(read, references, protocol)
-    without_case = character_edits(read, references, ignore_case)
+def report_on(predictions: Sequence[Prediction], seed: int = 0, protocol: str = "normal") -> Report:
+    """The report on lines read already, by any reader.
+
+    Args:
+        predictions: at least one.
+        seed: of the bootstrap intervals.
+        protocol: compares the texts in the form of this name, of `hf_ocr.text.PROTOCOLS`.
+
+    Raises:
+        ValueError: no lines, an unknown protocol, or references without a single character in its form.
+    """
+    read, references = _texts(predictions, protocol)
+    counts = _counts(read, references)
+    documents = _documents(predictions)
+
+    def figure(name: str, inside: np.ndarray) -> Figure:
+        own = documents and [documents[index] for index in np.flatnonzero(inside)]
+        return measure(counts[name][0][inside], counts[name][1][inside], seed=seed, documents=own)
 
     lengths = np.array([len(reference) for reference in references])
-    pixels = np.array([_pixels_per_character(line, n) for line, n in zip(predictions, lengths, strict=True)])
+    widths = np.array([_width(line, length) for line, length in zip(predictions, lengths, strict=True)])
+    frequencies = Counter("".join(references))
+    rarities = np.array(
+        [min((frequencies[character] for character in reference), default=0) for reference in references]
+    )
 
     def buckets(values: np.ndarray, bounds: tuple[int, ...]) -> tuple[Bucket, ...]:
         found = []
         for low, high in zip(bounds, (*bounds[1:], None), strict=True):
             inside = (lengths > 0) & (values >= low) & (values < (np.inf if high is None else high))
             if inside.any():
-                exact_figure = measure(exact[0][inside], exact[1][inside], seed=seed)
-                cer_figure = measure(without_case[0][inside], without_case[1][inside], seed=seed)
-                found.append(Bucket(low, high, int(inside.sum()), exact_figure, cer_figure))
+                figures = figure("exact", inside), figure("cer_ignoring_case", inside)
+                found.append(Bucket(low, high, int(inside.sum()), *figures))
         return tuple(found)
 
+    def slices(names: Sequence[str | None]) -> tuple[Slice, ...]:
+        found = []
+        for name, _ in Counter(names).most_common():
+            inside = (lengths > 0) & np.array([other == name for other in names])
+            if name is not None and inside.any():
+                figures = figure("exact", inside), figure("cer_ignoring_case", inside)
+                found.append(Slice(name, int(inside.sum()), *figures))
+        return tuple(found)
+
+    common = {source for source, _ in Counter(line.source for line in predictions).most_common(NUM_SOURCES)} | {None}
+    whole = {name: measure(*counted, seed=seed, documents=documents) for name, counted in counts.items()}
+    cer_macro, wer_macro, distance = (
+        measure(*line_rates(*counted), seed=seed, documents=documents)
+        for counted in (counts["cer"], counts["wer"], normalised_edits(read, references))
+    )
+    spaces = space_edits(read, references)
+    invented = blank_insertions(read, references)
     return Report(
         num_lines=len(predictions),
-        exact=measure(*exact, seed=seed),
-        exact_raw=measure(*line_matches(read, references), seed=seed),
-        cer=measure(*character_edits(read, references), seed=seed),
-        cer_ignoring_case=measure(*without_case, seed=seed),
-        wer=measure(*word_edits(read, references), seed=seed),
+        **whole,
+        cer_macro=cer_macro,
+        wer_macro=wer_macro,
+        normalised_edit_distance=distance,
+        space=measure(*spaces, seed=seed, documents=documents) if spaces[1].any() else None,
+        blanks=Blanks(len(invented), int((invented > 0).sum()), int(invented.sum())),
         predictions=tuple(predictions),
         confusions=count_confusions(read, references),
         by_length=buckets(lengths, LENGTH_BOUNDS),
-        by_pixels=buckets(pixels, PIXEL_BOUNDS),
+        by_pixels=buckets(widths / np.maximum(lengths, 1), PIXEL_BOUNDS),
+        by_width=buckets(widths, WIDTH_BOUNDS),
+        by_rarity=buckets(rarities, RARITY_BOUNDS),
+        by_script=slices([script(reference) for reference in references]),
+        by_source=slices([line.source if line.source in common else "others" for line in predictions]),
         seed=seed,
+        protocol=protocol,
     )
 
 
-def _checked(index: int, row: Mapping[str, Any]) -> tuple[Image.Image, str]:
+def compare(first: Report, second: Report) -> dict[str, Difference]:
+    """The paired test of two reports on the same lines, for each of the five rates of `Report.figures`.
+
+    Whole documents are drawn and swapped where lines have them. Seed and protocol are those of the first report.
+
+    Raises:
+        ValueError: reports on other lines.
+    """
+    if [line.reference for line in first.predictions] != [line.reference for line in second.predictions]:
+        raise ValueError(
+            f"The reports are not on the same lines ({first.num_lines} and {second.num_lines}); expected the same "
+            "references in the same order. Read the same rows with both models."
+        )
+    ours, theirs = (_counts(*_texts(report.predictions, first.protocol)) for report in (first, second))
+    documents = _documents(first.predictions)
+    return {
+        name: paired_difference(counts, theirs[name][0], totals, seed=first.seed, documents=documents)
+        for name, (counts, totals) in ours.items()
+    }
+
+
+def _texts(predictions: Sequence[Prediction], protocol: str) -> tuple[list[str], list[str]]:
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol is {protocol!r}, expected one of {', '.join(PROTOCOLS)}.")
+    form = PROTOCOLS[protocol][0]
+    return [form(line.prediction) for line in predictions], [form(line.reference) for line in predictions]
+
+
+def _counts(read: Sequence[str], references: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The five rates by line, as `hf_ocr.metrics` counts them."""
+    in_latin = sum(bool(lower_alphanumerics(reference)) for reference in references)
+    # Of Devanagari or Arabic the protocol would leave nothing, and nothing is always equal to nothing.
+    letters = lower_alphanumerics if 2 * in_latin >= len(references) else ignore_case
+    return {
+        "exact": line_matches(read, references, letters),
+        "exact_raw": line_matches(read, references),
+        "cer": character_edits(read, references),
+        "cer_ignoring_case": character_edits(read, references, ignore_case),
+        "wer": word_edits(read, references),
+    }
+
+
+def _documents(predictions: Sequence[Prediction]) -> list[str] | None:
+    """The document of each line, for one without a document the line itself; None where no line has one."""
+    if all(line.document is None for line in predictions):
+        return None
+    return [f"line {line.index}" if line.document is None else f"document {line.document}" for line in predictions]
+
+
+def _image(index: int, row: Mapping[str, Any]) -> Image.Image:
+    """The image of a row that can be measured."""
     image, text = row.get("image"), row.get("text")
     if not isinstance(image, Image.Image):
         raise ValueError(
@@ -172,12 +331,13 @@ def _checked(index: int, row: Mapping[str, Any]) -> tuple[Image.Image, str]:
             f"Row {index}: 'text' is {text!r:.60} ({type(text).__name__}); expected a string. "
             "Leave unlabelled rows out."
         )
-    return image, text
+    return image
 
 
-def _pixels_per_character(line: Prediction, num_characters: int) -> float:
+def _width(line: Prediction, num_characters: int) -> float:
+    """px of the crop scaled to a height of 32 px."""
     width, height = line.width, line.height
     # A crop of several characters that stands upright is a line turned by a quarter, and is read so.
     if num_characters > 1 and height > TALL * width:
         width, height = height, width
-    return width * 32 / height / max(num_characters, 1)
+    return width * 32 / max(height, 1)

@@ -1,33 +1,64 @@
-"""A `Report` in other forms: a table in plain text, a dictionary for JSON, a picture of the worst lines."""
+"""A `Report` in other forms: a table in plain text, a dictionary for JSON and back, a picture of the worst lines.
+
+`hf_ocr.report_html` makes a page of it.
+"""
 
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
 
-from hf_ocr.evaluation import Bucket, Prediction, Report
-from hf_ocr.metrics import NUM_RESAMPLINGS, Figure, character_edits
-from hf_ocr.text import ignore_case, normalise
+from hf_ocr.evaluation import Bucket, Prediction, Report, Slice, report_on
+from hf_ocr.metrics import NUM_RESAMPLINGS, Difference, Figure, character_edits
+from hf_ocr.text import PROTOCOLS, ignore_case, normalise
 
-__all__ = ["contact_sheet", "draw_curves", "report_to_dict", "report_to_table", "worst_lines"]
+__all__ = [
+    "BREAKDOWNS",
+    "FIGURES",
+    "comparison_to_table",
+    "contact_sheet",
+    "draw_curves",
+    "figure_protocol",
+    "interval_method",
+    "most_frequent",
+    "percent",
+    "report_from_dict",
+    "report_to_dict",
+    "report_to_table",
+    "slice_name",
+    "worst_lines",
+]
 
 FIGURES = {
     "exact": (
         "exact, letters and digits",
         "lower-cased, all but a-z and 0-9 dropped, accents not folded; nothing dropped where few lines have these",
     ),
-    "exact_raw": ("exact, all characters", "NFC, white space collapsed"),
-    "cer": ("CER", "NFC, white space collapsed"),
-    "cer_ignoring_case": ("CER ignoring case", "NFC, white space collapsed, lower-cased"),
-    "wer": ("WER", "NFC, words parted at white space"),
+    "exact_raw": ("exact, all characters", "{}"),
+    "cer": ("CER", "{}"),
+    "cer_ignoring_case": ("CER ignoring case", "{}, lower-cased"),
+    "wer": ("WER", "{}; words parted at white space"),
+    "cer_macro": ("CER, mean over lines", "{}; an empty reference counts 1 where something was read"),
+    "wer_macro": ("WER, mean over lines", "{}; an empty reference counts 1 where something was read"),
+    "normalised_edit_distance": ("normalised edit distance", "{}; edits over the longer text, mean over lines"),
+    "space": ("space error rate", "{}; spaces missed and invented over spaces printed"),
 }
-"""Field of `Report` -> title and protocol."""
+"""Field of `Report` -> title and protocol, {} being the form of the texts."""
 
-INTERVAL = f"95 % percentile bootstrap over lines, {NUM_RESAMPLINGS} resamplings"
+BREAKDOWNS = {
+    "by_length": "characters",
+    "by_pixels": "px a character at height 32",
+    "by_width": "px wide at height 32",
+    "by_rarity": "times its rarest character is printed",
+    "by_script": "script",
+    "by_source": "source",
+}
+"""Field of `Report` -> what its buckets or slices are by."""
 
 
 class Rows(Protocol):
@@ -37,58 +68,109 @@ class Rows(Protocol):
 
 
 def report_to_table(report: Report, num_confusions: int = 10) -> str:
-    """The figures, the buckets and the most frequent confusions, as lines of plain text. Rates in percent."""
-    lines = [f"{report.num_lines} lines", ""]
+    """The figures, the slices and the most frequent confusions, as lines of plain text. Rates in percent."""
+    lines = [f"{report.num_lines} lines; {interval_method(report)}", ""]
     width = max(len(title) for title, _ in FIGURES.values())
-    for name, (title, protocol) in FIGURES.items():
-        lines.append(f"{title:<{width}}  {_percent(getattr(report, name))}  ({protocol})")
-    for title, buckets in (
-        ("characters", report.by_length),
-        ("px a character at height 32", report.by_pixels),
-    ):
-        lines += ["", f"{title:<28} {'lines':>7}  {'exact, letters and digits':<28}  CER ignoring case"]
-        lines += [
-            f"{_range(b):<28} {b.num_lines:>7}  {_percent(b.exact):<28}  {_percent(b.cer_ignoring_case)}"
-            for b in buckets
-        ]
+    for name, (title, _) in FIGURES.items():
+        if figure := getattr(report, name):
+            lines.append(f"{title:<{width}}  {percent(figure)}  ({figure_protocol(report, name)})")
+    if blanks := report.blanks.num_lines:
+        lines.append(
+            f"{blanks} blank lines, {report.blanks.num_read} of them read as something, "
+            f"{report.blanks.num_characters} characters in all"
+        )
+    for name, title in BREAKDOWNS.items():
+        if slices := getattr(report, name):
+            first = max(len(title), *(len(slice_name(s)) for s in slices))
+            lines += ["", f"{title:<{first}} {'lines':>7}  {'exact, letters and digits':<28}  CER ignoring case"]
+            lines += [
+                f"{slice_name(s):<{first}} {s.num_lines:>7}  {percent(s.exact):<28}  {percent(s.cer_ignoring_case)}"
+                for s in slices
+            ]
     confusions = report.confusions
     for title, counted in (
-        ("mistaken (printed > read)", [(f"{a!r} > {b!r}", n) for (a, b), n in _frequent(confusions.substitutions)]),
-        ("invented", [(repr(c), n) for c, n in _frequent(confusions.insertions)]),
-        ("missed", [(repr(c), n) for c, n in _frequent(confusions.deletions)]),
+        (
+            "mistaken (printed > read)",
+            [(f"{a!r} > {b!r}", n) for (a, b), n in most_frequent(confusions.substitutions)],
+        ),
+        ("invented", [(repr(c), n) for c, n in most_frequent(confusions.insertions)]),
+        ("missed", [(repr(c), n) for c, n in most_frequent(confusions.deletions)]),
     ):
         if counted:
             lines += ["", f"{title}: " + ", ".join(f"{what} {n}" for what, n in counted[:num_confusions])]
     return "\n".join(lines)
 
 
+def comparison_to_table(differences: Mapping[str, Difference]) -> str:
+    """What `hf_ocr.evaluation.compare` found, as lines of plain text. Rates in percent, differences in points."""
+    width = max(len(FIGURES[name][0]) for name in differences)
+    lines = [f"{'':<{width}}  {'first':>8}  {'second':>8}  {'second - first':<24}  p"]
+    for name, d in differences.items():
+        rates = f"{100 * d.first:6.2f} %  {100 * d.second:6.2f} %"
+        change = f"{100 * d.value:+6.2f} [{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
+        lines.append(f"{FIGURES[name][0]:<{width}}  {rates}  {change:<24}  {d.p_value:.4f}")
+    return "\n".join(lines)
+
+
 def report_to_dict(report: Report, num_confusions: int = 30, with_predictions: bool = False) -> dict[str, Any]:
     """The report as plain values for JSON; each figure carries its title and protocol. Rates are fractions.
 
-    Predictions, of which there may be very many, are left out unless asked for.
+    Predictions, of which there may be very many, are left out unless asked for; only with them can
+    `report_from_dict` read the report back.
     """
     confusions = report.confusions
     result: dict[str, Any] = {
         "num_lines": report.num_lines,
-        "interval": f"{INTERVAL}, seed {report.seed}",
+        "interval": f"{interval_method(report)}, seed {report.seed}",
+        "protocol": report.protocol,
+        "seed": report.seed,
         "figures": {
-            name: {"title": title, "protocol": protocol, **_figure_to_dict(getattr(report, name))}
-            for name, (title, protocol) in FIGURES.items()
+            name: {"title": title, "protocol": figure_protocol(report, name), **_figure_to_dict(figure)}
+            for name, (title, _) in FIGURES.items()
+            if (figure := getattr(report, name))
         },
-        "by_length": [_bucket_to_dict(bucket) for bucket in report.by_length],
-        "by_pixels": [_bucket_to_dict(bucket) for bucket in report.by_pixels],
+        "blanks": asdict(report.blanks),
+        **{name: [_slice_to_dict(entry) for entry in getattr(report, name)] for name in BREAKDOWNS},
         "confusions": {
-            "substitutions": [[a, b, n] for (a, b), n in _frequent(confusions.substitutions)[:num_confusions]],
-            "insertions": [[c, n] for c, n in _frequent(confusions.insertions)[:num_confusions]],
-            "deletions": [[c, n] for c, n in _frequent(confusions.deletions)[:num_confusions]],
+            "substitutions": [[a, b, n] for (a, b), n in most_frequent(confusions.substitutions)[:num_confusions]],
+            "insertions": [[c, n] for c, n in most_frequent(confusions.insertions)[:num_confusions]],
+            "deletions": [[c, n] for c, n in most_frequent(confusions.deletions)[:num_confusions]],
         },
     }
     if with_predictions:
         result["predictions"] = [
-            {"index": p.index, "reference": p.reference, "prediction": p.prediction, "score": p.score}
-            for p in report.predictions
+            {name: value for name, value in asdict(line).items() if value is not None} for line in report.predictions
         ]
     return result
+
+
+def report_from_dict(content: Mapping[str, Any]) -> Report:
+    """The report that `report_to_dict(..., with_predictions=True)` wrote, measured anew from its predictions.
+
+    Raises ValueError for a dictionary without predictions, or with entries that are none of a prediction.
+    """
+    if not content.get("predictions"):
+        raise ValueError(
+            f"The report holds no predictions, only {sorted(content)}; expected those it was measured on. "
+            "Write it with report_to_dict(report, with_predictions=True)."
+        )
+    known = {field.name for field in fields(Prediction)}
+    for entry in content["predictions"]:
+        if unknown := sorted(set(entry) - known):
+            raise ValueError(f"A prediction of the report has the entries {unknown}; expected only {sorted(known)}.")
+    predictions = [Prediction(**entry) for entry in content["predictions"]]
+    return report_on(predictions, content["seed"], content["protocol"])
+
+
+def figure_protocol(report: Report, name: str) -> str:
+    """How the texts were compared for this figure."""
+    return FIGURES[name][1].format(PROTOCOLS[report.protocol][1])
+
+
+def interval_method(report: Report) -> str:
+    """How the intervals came about."""
+    units = "documents" if any(line.document is not None for line in report.predictions) else "lines"
+    return f"95 % percentile bootstrap over {units}, {NUM_RESAMPLINGS} resamplings"
 
 
 def worst_lines(report: Report, num_lines: int = 40) -> list[Prediction]:
@@ -175,29 +257,33 @@ def _shortened(text: str, font: Any, width: int) -> str:
     return text + "…"
 
 
-def _frequent(counter: Counter[Any]) -> list[tuple[Any, int]]:
-    # Ties by the character itself: the same report gives the same record.
+def most_frequent(counter: Counter[Any]) -> list[tuple[Any, int]]:
+    """As `Counter.most_common`, ties by the character itself: the same report gives the same record."""
     return sorted(counter.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _percent(figure: Figure) -> str:
+def percent(figure: Figure) -> str:
+    """The rate and its interval, in percent."""
     return f"{100 * figure.value:6.2f} % [{100 * figure.low:.2f}, {100 * figure.high:.2f}]"
 
 
-def _range(bucket: Bucket) -> str:
-    return f"{bucket.low} and more" if bucket.high is None else f"{bucket.low} to under {bucket.high}"
+def slice_name(part: Bucket | Slice) -> str:
+    """What the lines of a bucket or slice have in common."""
+    if isinstance(part, Slice):
+        return part.name
+    return f"{part.low} and more" if part.high is None else f"{part.low} to under {part.high}"
 
 
 def _figure_to_dict(figure: Figure) -> dict[str, Any]:
     rates = {name: round(getattr(figure, name), 6) for name in ("value", "low", "high")}
-    return {**rates, "count": figure.count, "total": figure.total}
+    return {**rates, "count": round(figure.count, 6), "total": figure.total}
 
 
-def _bucket_to_dict(bucket: Bucket) -> dict[str, Any]:
+def _slice_to_dict(part: Bucket | Slice) -> dict[str, Any]:
+    named = {"low": part.low, "high": part.high} if isinstance(part, Bucket) else {"name": part.name}
     return {
-        "low": bucket.low,
-        "high": bucket.high,
-        "num_lines": bucket.num_lines,
-        "exact": _figure_to_dict(bucket.exact),
-        "cer_ignoring_case": _figure_to_dict(bucket.cer_ignoring_case),
+        **named,
+        "num_lines": part.num_lines,
+        "exact": _figure_to_dict(part.exact),
+        "cer_ignoring_case": _figure_to_dict(part.cer_ignoring_case),
     }

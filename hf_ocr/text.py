@@ -8,6 +8,7 @@ handed to the functions of `hf_ocr.metrics` as their `normalise` argument.
 import re
 import string
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
 
 import regex
@@ -29,6 +30,7 @@ __all__ = [
     "parseq_62",
     "parseq_94",
     "printable_ascii",
+    "script",
     "without_punctuation",
 ]
 
@@ -57,11 +59,22 @@ _NOT_62 = re.compile("[^0-9A-Za-z]")
 _NOT_94 = re.compile("[^!-~]")
 _PUNCTUATION = regex.compile(r"\p{P}")
 _GRAPHEME = regex.compile(r"\X")
+_SCRIPTS = (
+    "Arabic Armenian Bengali Cyrillic Devanagari Ethiopic Georgian Greek Gujarati Gurmukhi Han Hangul Hebrew Hiragana "
+    "Kannada Katakana Khmer Lao Latin Malayalam Mongolian Myanmar Oriya Sinhala Tamil Telugu Thai Tibetan"
+).split()
+_LETTER = regex.compile("|".join(rf"(?P<{name}>\p{{Script={name}}})" for name in _SCRIPTS) + r"|(?P<other>\p{L})")
 
 
 def graphemes(text: str) -> list[str]:
     """The extended grapheme clusters (Unicode UAX 29) of the text: what a reader takes for one character."""
     return _GRAPHEME.findall(text)
+
+
+def script(text: str) -> str:
+    """The script of most of its characters, by its Unicode name; "other" for rare scripts, "no letters" for none."""
+    counts = Counter(match.lastgroup for match in _LETTER.finditer(text))
+    return max(counts, key=lambda name: (counts[name], name)) if counts else "no letters"
 
 
 def nfc(text: str) -> str:

@@ -103,7 +103,7 @@ def test_figures_are_those_of_the_record(record):
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1] == "2"
     assert cells[2:] == [
-        f"{100 * f['value']:.2f} % [{100 * f['low']:.2f}, {100 * f['high']:.2f}]" for f in figures.values()
+        f"{100 * f['value']:.2f} % [{100 * f['low']:.2f}, {100 * f['high']:.2f}]" for f in list(figures.values())[:5]
     ]
     assert cells[2].startswith("50.00 % [0.00, 100.00]")
     assert "exact, letters and digits: lower-cased, all but a-z and 0-9 dropped" in text

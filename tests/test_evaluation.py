@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from hf_ocr.evaluation import Prediction, evaluate, report_on
+from hf_ocr.evaluation import NUM_SOURCES, Prediction, compare, evaluate, report_on
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
@@ -85,6 +87,90 @@ def test_buckets_by_pixels_a_character(report):
     assert found == [(8, 11, 1, 0), (14, 18, 2, 2), (18, None, 2, 1)]
 
 
+def test_buckets_by_width(report):
+    # 112, 64, 64 and 320 px, and 128 px for the one that stands upright.
+    found = [(b.low, b.high, b.num_lines) for b in report.by_width]
+    assert found == [(64, 128, 3), (128, 256, 1), (256, 512, 1)]
+
+
+def test_buckets_by_the_rarest_character():
+    lines = [line(0, "a" * 9, "a" * 9), line(1, "aa", "ab"), line(2, "ab", "ab"), line(3, "", "")]
+    found = [(b.low, b.high, b.num_lines, b.exact.count) for b in report_on(lines).by_rarity]
+    assert found == [(1, 10, 1, 1), (10, 100, 2, 1)]
+
+
+def test_slices_by_script_and_source_most_lines_first():
+    texts = ["Total 5", "кот 12345", "12.90", "cat", "λόγος", ""]
+    lines = [replace(line(i, text, text), source="b" if i % 2 else "a") for i, text in enumerate(texts)]
+    lines[4] = replace(lines[4], source=None)
+    report = report_on(lines)
+    # The empty one has no script and is in no slice.
+    assert [(s.name, s.num_lines) for s in report.by_script] == [
+        ("Latin", 2), ("no letters", 1), ("Cyrillic", 1), ("Greek", 1)
+    ]  # fmt: skip
+    assert [(s.name, s.num_lines) for s in report.by_source] == [("b", 2), ("a", 2)]
+    assert report_on(LINES).by_source == ()
+
+
+def test_rare_sources_share_a_slice():
+    lines = [replace(line(i, "a", "a"), source=f"book {i // 2}") for i in range(2 * NUM_SOURCES)]
+    lines += [replace(line(100 + i, "a", "b"), source=f"leaf {i}") for i in range(7)]
+    slices = report_on(lines).by_source
+    assert len(slices) == NUM_SOURCES + 1
+    assert (slices[0].name, slices[0].num_lines, slices[0].exact.count) == ("others", 7, 0)
+
+
+def test_intervals_draw_documents_where_lines_have_them():
+    # Ten pages of twenty lines, every second one wrong throughout.
+    lines = [line(i, "abc", "abc" if i // 20 % 2 else "xyz") for i in range(200)]
+    pages = [replace(one, document=f"page {one.index // 20}") for one in lines]
+    assert report_on(pages).cer.high > report_on(lines).cer.high + 0.1
+    # A line of no document is one by itself.
+    mixed = report_on([replace(one, document="page 1" if one.index < 2 else None) for one in lines])
+    assert mixed.cer.high < report_on(pages).cer.high - 0.1
+
+
+def test_means_over_lines_and_other_rates(report):
+    # 1/7, 2/8, 0, 2/10, 1 (something read where nothing is), 0
+    assert report.cer_macro.value == pytest.approx((1 / 7 + 2 / 8 + 2 / 10 + 1) / 6)
+    assert report.wer_macro.value == pytest.approx((1 / 2 + 1 / 2 + 1 + 1) / 6)
+    assert report.normalised_edit_distance.value == pytest.approx((1 / 7 + 2 / 8 + 2 / 10 + 1) / 6)
+    assert (report.space.count, report.space.total) == (0, 2)
+    assert report_on([line(0, "ab", "a b")]).space is None
+
+
+def test_what_is_read_on_blank_images_is_counted(report):
+    assert (report.blanks.num_lines, report.blanks.num_read, report.blanks.num_characters) == (1, 1, 1)
+    blanks = report_on([*LINES, line(6, " ", ""), line(7, "", "ab c")]).blanks
+    assert (blanks.num_lines, blanks.num_read, blanks.num_characters) == (3, 2, 5)
+
+
+def test_a_protocol_is_the_form_in_which_texts_are_compared():
+    lines = [line(0, "Caf\u00e9, No. 5", "cafe no5"), line(1, "ab", "ax")]
+    report = report_on(lines, protocol="36")
+    assert (report.cer.count, report.cer.total, report.exact_raw.count, report.space) == (1, 9, 1, None)
+    assert report.confusions.substitutions == {("b", "x"): 1}
+    assert report.protocol == "36"
+    with pytest.raises(ValueError, match="protocol is 'lower', expected one of normal, nfc"):
+        report_on(lines, protocol="lower")
+
+
+def test_two_readers_are_compared_line_by_line(report):
+    better = report_on([replace(one, prediction=one.reference) if one.index < 3 else one for one in LINES])
+    found = compare(report, better)
+    assert list(found) == list(report.figures)
+    assert (found["cer"].first, found["cer"].second) == (6 / 31, 3 / 31)
+    assert found["cer"].value == pytest.approx(-3 / 31)
+    assert found["exact_raw"].value == pytest.approx(2 / 6)
+    # Of the six lines two differ; of their four sign changes two are as extreme.
+    assert found["cer"].p_value == pytest.approx(0.5, abs=0.03)
+    paired = [replace(one, document="a" if one.index < 2 else "b") for one in LINES]
+    together = compare(report_on(paired), better)
+    assert together["cer"].p_value == 1.0, "the two lines are of one document"
+    with pytest.raises(ValueError, match="not on the same lines"):
+        compare(report, report_on(LINES[:5]))
+
+
 def test_a_single_upright_character_is_not_turned():
     (bucket,) = report_on([line(0, "I", "I", 10, 40)]).by_pixels
     assert (bucket.low, bucket.high) == (8, 11)
@@ -120,11 +206,13 @@ def test_evaluate_keeps_rows_and_readings_together(recognizer, images):
     assert len({reading.text for reading in readings}) > 6
     rows = [{"image": image, "text": reading.text} for image, reading in zip(images, readings, strict=True)]
     rows[5]["text"] += "zz"
+    rows[3] |= {"document": "page 1", "source": "book"}
     report = evaluate(*recognizer, iter(rows), batch_size=4)
     assert [p.prediction for p in report.predictions] == [reading.text for reading in readings]
     assert [p.score for p in report.predictions] == pytest.approx([reading.score for reading in readings])
     assert [p.index for p in report.predictions] == list(range(12))
     assert (report.exact.count, report.cer.count) == (11, 2)
+    assert [(p.document, p.source) for p in report.predictions[2:4]] == [(None, None), ("page 1", "book")]
 
 
 def test_rows_are_taken_in_pieces(recognizer, images):

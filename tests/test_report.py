@@ -1,11 +1,19 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hf_ocr.evaluation import Prediction, report_on
-from hf_ocr.report import contact_sheet, report_to_dict, report_to_table, worst_lines
+from hf_ocr.evaluation import Prediction, compare, report_on
+from hf_ocr.report import (
+    comparison_to_table,
+    contact_sheet,
+    report_from_dict,
+    report_to_dict,
+    report_to_table,
+    worst_lines,
+)
 
 LINES = [
     Prediction(0, "Total", "total", 0.9, 100, 20),
@@ -37,6 +45,11 @@ def test_the_table_gives_figures_in_percent_with_interval_and_protocol(report):
     (cer,) = [row for row in table.splitlines() if row.startswith("CER   ")]
     assert f"{100 * 6 / 17:.2f} % [" in cer
     assert "'T' > 't' 1" in table
+    assert "1 blank lines, 0 of them read as something, 0 characters in all" in table
+    assert "over lines, 1000 resamplings" in table
+    assert any(row.startswith("space error rate") and "  0.00 % [" in row for row in table.splitlines())
+    (latin,) = [row for row in table.splitlines() if row.startswith("Latin")]
+    assert latin.split()[1] == "4"
 
 
 def test_the_dictionary_survives_json_and_holds_the_counts(report):
@@ -50,7 +63,55 @@ def test_the_dictionary_survives_json_and_holds_the_counts(report):
     assert ["T", "t", 1] in content["confusions"]["substitutions"]
     assert "predictions" not in content
     kept = report_to_dict(report, with_predictions=True)["predictions"]
-    assert kept[1] == {"index": 1, "reference": "RM 12.90", "prediction": "RM 12,90", "score": 0.4}
+    assert kept[1] == {
+        "index": 1,
+        "reference": "RM 12.90",
+        "prediction": "RM 12,90",
+        "score": 0.4,
+        "width": 160,
+        "height": 20,
+    }
+
+
+@pytest.mark.parametrize("protocol", ["normal", "36"])
+def test_a_report_is_read_back_from_its_json(protocol):
+    lines = [replace(p, document=str(p.index % 2), source="a" if p.index else None) for p in LINES]
+    report = report_on(lines, seed=3, protocol=protocol)
+    text = json.dumps(report_to_dict(report, with_predictions=True))
+    assert report_from_dict(json.loads(text)) == report
+
+
+def test_a_report_without_its_predictions_is_not_read_back(report):
+    with pytest.raises(ValueError, match="holds no predictions"):
+        report_from_dict(report_to_dict(report))
+    content = report_to_dict(report, with_predictions=True)
+    content["predictions"][0]["colour"] = "red"
+    with pytest.raises(ValueError, match=r"entries \['colour'\]"):
+        report_from_dict(content)
+
+
+def test_every_slice_is_in_the_dictionary():
+    lines = [replace(p, source="receipts", document="7") for p in LINES]
+    content = report_to_dict(report_on(lines))
+    assert [entry["name"] for entry in content["by_script"]] == ["Latin"]
+    assert [(entry["name"], entry["num_lines"]) for entry in content["by_source"]] == [("receipts", 4)]
+    assert all(content[name] for name in ("by_length", "by_pixels", "by_width", "by_rarity"))
+    assert content["blanks"] == {"num_lines": 1, "num_read": 0, "num_characters": 0}
+    assert content["interval"].startswith("95 % percentile bootstrap over documents")
+
+
+def test_a_rate_that_is_not_there_is_left_out():
+    report = report_on([Prediction(0, "ab", "a b", 1.0, 40, 20)])
+    assert "space" not in report_to_dict(report)["figures"]
+    assert "space error rate" not in report_to_table(report)
+
+
+def test_the_comparison_gives_rates_difference_and_p(report):
+    better = report_on([replace(line, prediction=line.reference) for line in LINES])
+    table = comparison_to_table(compare(report, better))
+    (cer,) = [row for row in table.splitlines() if row.startswith("CER   ")]
+    assert f"{100 * 6 / 17:.2f} %" in cer
+    assert f"-{100 * 6 / 17:.2f} [-" in cer
 
 
 def test_confusions_are_cut_at_the_most_frequent():

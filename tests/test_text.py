@@ -19,6 +19,7 @@ from hf_ocr.text import (
     parseq_62,
     parseq_94,
     printable_ascii,
+    script,
     without_punctuation,
 )
 
@@ -101,3 +102,13 @@ def test_protocols_change_nothing_when_applied_again(name):
     protocol = PROTOCOLS[name][0]
     text = protocol(" R\u00c9SUM\u00c9 \u2013  \u00bd\u00a0ﬁn, Cafe\u0301! \u0130 ")
     assert protocol(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("Total 5", "Latin"), ("12.90 €", "no letters"), ("", "no letters"), ("кот a", "Cyrillic"), ("漢字 ab1", "Latin"),
+     ("हिन्दी", "Devanagari"), ("ᚠᚢᚦ", "other"), ("e\u0301", "Latin")],
+)  # fmt: skip
+def test_the_script_is_that_of_most_letters(text, expected):
+    # 漢字 and ab are equally many: of equals the later name, always the same.
+    assert script(text) == expected

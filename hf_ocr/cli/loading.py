@@ -1,5 +1,6 @@
 """From the argument `--model` to a pipeline that reads, or to one line that says what is wrong with it."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ def add_model_argument(parser: Any) -> None:
         metavar="M",
         help="folder of a checkpoint, or its name on the Hub; by default the one that ships with the package",
     )
+
+
+def positive(argument: str) -> int:
+    """The number that an argument gives; argparse shows the error."""
+    number = int(argument)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: expected at least 1")
+    return number
 
 
 def load_reader(model: str | None) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from hf_ocr.cli.loading import CommandError, add_model_argument, load_reader, one_line
+from hf_ocr.cli.loading import CommandError, add_model_argument, load_reader, one_line, positive
 
 SUFFIXES = frozenset(".bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
 ADDRESSES = ("http://", "https://")
@@ -54,7 +54,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--boxes", action="store_true", help="with the place of each word")
     add_model_argument(parser)
     parser.add_argument(
-        "--batch-size", type=_positive, metavar="N", help="images read at once (default: 64; for a decoder 1)"
+        "--batch-size", type=positive, metavar="N", help="images read at once (default: 64; for a decoder 1)"
     )
     parser.set_defaults(run=run)
 
@@ -173,10 +173,3 @@ def _encodes(line: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _positive(argument: str) -> int:
-    number = int(argument)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number}: expected at least 1")
-    return number

@@ -13,7 +13,10 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", "
 
 
 def read_lines(
-    source: str | Path | Sequence[str | Path], image_column: str = "image", text_column: str = "text"
+    source: str | Path | Sequence[str | Path],
+    image_column: str = "image",
+    text_column: str = "text",
+    more_columns: Sequence[str] = (),
 ) -> Dataset:
     """Text lines with their images; images are decoded when a row is taken.
 
@@ -22,9 +25,11 @@ def read_lines(
             metadata.parquet as the `imagefolder` loader of datasets reads it; a folder of pairs `line.png` and
             `line.gt.txt` (UTF-8); or a list of these, which are joined.
         image_column, text_column: their names in the source.
+        more_columns: columns to keep where a source has them.
 
     Returns:
-        A Dataset with the columns "image" (PIL) and "text" (str) alone.
+        A Dataset with the columns "image" (PIL) and "text" (str), and those of `more_columns` that there are (None in
+        the rows of a source that lacks them).
 
     Raises:
         ValueError: a missing path, a folder that is none of these, missing columns, or a source without rows.
@@ -32,7 +37,7 @@ def read_lines(
     from datasets import Image, concatenate_datasets, load_dataset
 
     if not isinstance(source, str | Path):
-        return concatenate_datasets([read_lines(one, image_column, text_column) for one in source])
+        return concatenate_datasets([read_lines(one, image_column, text_column, more_columns) for one in source])
     path = Path(source)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder. Give a parquet file, or a folder of images with texts.")
@@ -50,7 +55,8 @@ def read_lines(
             raise ValueError(
                 f"{path}: no column {column!r}, it has {rows.column_names}. Name the column that is meant."
             )
-    rows = rows.select_columns([image_column, text_column])
+    more = [column for column in more_columns if column in rows.column_names]
+    rows = rows.select_columns([image_column, text_column, *more])
     if image_column != "image":
         rows = rows.rename_column(image_column, "image")
     if text_column != "text":

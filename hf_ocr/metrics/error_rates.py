@@ -69,7 +69,7 @@ def space_edits(
     edits = [
         sum(
             (tag != "insert" and reference[at].isspace()) != (tag != "delete" and prediction[to].isspace())
-            for tag, at, to in _operations(reference, prediction)
+            for tag, at, to in edit_operations(reference, prediction)
         )
         for prediction, reference in pairs
     ]
@@ -169,7 +169,7 @@ def count_confusions(
     confusions = Confusions(Counter(), Counter(), Counter())
     for predicted, printed in _pairs(predictions, references, normalise):
         prediction, reference = (split_graphemes(t) if graphemes else t for t in (predicted, printed))
-        for tag, at, to in _operations(reference, prediction):
+        for tag, at, to in edit_operations(reference, prediction):
             if tag == "replace":
                 confusions.substitutions[reference[at], prediction[to]] += 1
             elif tag == "insert":
@@ -177,6 +177,14 @@ def count_confusions(
             else:
                 confusions.deletions[reference[at]] += 1
     return confusions
+
+
+def edit_operations(reference: Sequence[str], prediction: Sequence[str]) -> Iterable[tuple[str, int, int]]:
+    """("replace", "insert" or "delete", place in the reference, place in the prediction) of each edit, in order.
+
+    Where several alignments have the fewest edits, RapidFuzz takes one of them.
+    """
+    return () if reference == prediction else _levenshtein().editops(reference, prediction).as_list()
 
 
 def _pairs(predictions: Sequence[str], references: Sequence[str], normalise: Normalise | None) -> list[tuple[str, str]]:
@@ -206,11 +214,6 @@ def _edits(pairs: Iterable[tuple[str, str]], split: Callable[[str], Sequence[str
         edits.append(0 if prediction == reference else levenshtein.distance(symbols, split(prediction)))
         lengths.append(len(symbols))
     return _counts(edits), _counts(lengths)
-
-
-def _operations(reference: Sequence[str], prediction: Sequence[str]) -> Iterable[tuple[str, int, int]]:
-    """("replace", "insert" or "delete", place in the reference, place in the prediction) of each edit."""
-    return () if reference == prediction else _levenshtein().editops(reference, prediction).as_list()
 
 
 def _levenshtein() -> Any:

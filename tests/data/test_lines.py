@@ -74,6 +74,15 @@ def test_a_list_is_joined(tmp_path, images):
     assert len(read_lines([tmp_path / "x.parquet", tmp_path / "x.parquet"])) == 6
 
 
+def test_further_columns_are_kept_where_they_are(tmp_path, images):
+    parquet(tmp_path / "x.parquet", images)
+    for image, text in zip(images, TEXTS, strict=True):
+        image.with_suffix(".gt.txt").write_text(text, encoding="utf-8")
+    rows = read_lines([tmp_path / "x.parquet", images[0].parent], more_columns=["more", "document"])
+    assert rows.column_names == ["image", "text", "more"]
+    assert rows["more"][:] == [1, 2, 3, None, None, None]
+
+
 def test_errors_name_the_source(tmp_path, images):
     with pytest.raises(ValueError, match="absent: no such file"):
         read_lines(tmp_path / "absent")
