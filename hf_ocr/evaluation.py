@@ -25,7 +25,7 @@ from hf_ocr.metrics import (
     word_edits,
 )
 from hf_ocr.models.reading import TALL, read_images
-from hf_ocr.text import PROTOCOLS, ignore_case, lower_alphanumerics, script
+from hf_ocr.text import PROTOCOLS, ignore_case, lower_alphanumerics, nfc, script
 
 __all__ = ["Blanks", "Bucket", "Prediction", "Report", "Slice", "compare", "evaluate", "predict", "report_on"]
 
@@ -97,7 +97,8 @@ class Blanks:
 class Report:
     """What a recognizer made of a set of lines. Figures are fractions with 95 % intervals.
 
-    The figures are computed on the texts in the form of `protocol`, and so are confusions and buckets.
+    The figures are computed on the texts in the form of `protocol`, and so are confusions, buckets and slices; lines
+    whose reference is empty are in no bucket or slice.
 
     Attributes:
         num_lines: lines measured; every given row counts.
@@ -113,7 +114,7 @@ class Report:
         blanks: what was read where nothing is printed.
         predictions: one a row, in the order of the rows.
         confusions: characters mistaken, invented and missed.
-        by_length: buckets by characters of the reference; empty ones are left out, and so are empty references.
+        by_length: buckets by characters of the reference; empty buckets are left out.
         by_pixels: buckets by width of the crop, scaled to a height of 32 px, over characters of the reference.
         by_width: buckets by that width.
         by_rarity: buckets by how often the rarest character of the line stands in all references.
@@ -160,8 +161,8 @@ def evaluate(
     Args:
         model: a recognizer (`recognize`).
         processor: its processor.
-        rows: {"image": PIL.Image.Image, "text": str}, at least one; "document" and "source" are kept. Taken
-            in pieces of 32 batches, so that a set need not fit into memory and a progress bar around `rows` moves.
+        rows: {"image": PIL.Image.Image, "text": str}, at least one; "document" and "source" are kept. Taken in pieces
+            of 32 batches, so that a set need not fit into memory and a progress bar around `rows` moves.
         batch_size: lines read together; it has no influence on the figures.
         seed: of the bootstrap intervals.
 
@@ -189,8 +190,8 @@ def predict(model: Any, processor: Any, rows: Iterable[Mapping[str, Any]], batch
                     reading.text,
                     float(reading.score),
                     *image.size,
-                    document=row.get("document"),
-                    source=row.get("source"),
+                    document=_label(row.get("document")),
+                    source=_label(row.get("source")),
                 )
             )
     return predictions
@@ -306,9 +307,14 @@ def _counts(read: Sequence[str], references: Sequence[str]) -> dict[str, tuple[n
         "exact": line_matches(read, references, letters),
         "exact_raw": line_matches(read, references),
         "cer": character_edits(read, references),
-        "cer_ignoring_case": character_edits(read, references, ignore_case),
+        "cer_ignoring_case": character_edits(read, references, _lower),
         "wer": word_edits(read, references),
     }
+
+
+def _lower(text: str) -> str:
+    """As `ignore_case`, the white space left as the protocol has it."""
+    return nfc(text.lower())
 
 
 def _documents(predictions: Sequence[Prediction]) -> list[str] | None:
@@ -332,6 +338,10 @@ def _image(index: int, row: Mapping[str, Any]) -> Image.Image:
             "Leave unlabelled rows out."
         )
     return image
+
+
+def _label(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _width(line: Prediction, num_characters: int) -> float:

@@ -151,6 +151,8 @@ def test_a_protocol_is_the_form_in_which_texts_are_compared():
     assert (report.cer.count, report.cer.total, report.exact_raw.count, report.space) == (1, 9, 1, None)
     assert report.confusions.substitutions == {("b", "x"): 1}
     assert report.protocol == "36"
+    as_they_are = report_on([line(0, "A  b", "a b")], protocol="nfc")
+    assert (as_they_are.cer.count, as_they_are.cer_ignoring_case.count) == (2, 1)
     with pytest.raises(ValueError, match="protocol is 'lower', expected one of normal, nfc"):
         report_on(lines, protocol="lower")
 
@@ -206,13 +208,13 @@ def test_evaluate_keeps_rows_and_readings_together(recognizer, images):
     assert len({reading.text for reading in readings}) > 6
     rows = [{"image": image, "text": reading.text} for image, reading in zip(images, readings, strict=True)]
     rows[5]["text"] += "zz"
-    rows[3] |= {"document": "page 1", "source": "book"}
+    rows[3] |= {"document": 1, "source": "book"}
     report = evaluate(*recognizer, iter(rows), batch_size=4)
     assert [p.prediction for p in report.predictions] == [reading.text for reading in readings]
     assert [p.score for p in report.predictions] == pytest.approx([reading.score for reading in readings])
     assert [p.index for p in report.predictions] == list(range(12))
     assert (report.exact.count, report.cer.count) == (11, 2)
-    assert [(p.document, p.source) for p in report.predictions[2:4]] == [(None, None), ("page 1", "book")]
+    assert [(p.document, p.source) for p in report.predictions[2:4]] == [(None, None), ("1", "book")]
 
 
 def test_rows_are_taken_in_pieces(recognizer, images):

@@ -1,6 +1,8 @@
 """`hf-ocr evaluate` on real files with real (tiny) models, whole, broken off and taken up again."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from datasets import Dataset, Features, Image, Value
@@ -172,3 +174,13 @@ def test_missing_data_is_one_line(capsys, checkpoint, tmp_path):
     status, _, err = run(capsys, tmp_path / "absent", checkpoint)
     assert status == 1
     assert "absent: no such file" in err and err.count("\n") == 1
+
+
+def test_without_the_extra_the_command_is_there_and_says_what_to_install():
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['datasets', 'matplotlib', 'rapidfuzz'])); "
+        "from hf_ocr.cli import main; sys.exit(main(['evaluate', 'lines']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == 'hf-ocr: matplotlib is not installed. Install it with pip install "hf-ocr[eval]".\n'
