@@ -38,7 +38,7 @@ body { margin: 0 auto; max-width: 1080px; padding: 32px 24px 64px; color: var(--
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
 h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 18px; margin: 44px 0 10px; padding-top: 14px; border-top: 1px solid var(--line); }
-h3 { font-size: 14px; margin: 0 0 6px; color: var(--pale); font-weight: 600; }
+h3 { font-size: 14px; margin: 0 0 6px; color: var(--pale); font-weight: 600; } .columns + h3 { margin-top: 24px; }
 p { margin: 4px 0; max-width: 80ch; }
 .pale, small { color: var(--pale); } small { font-size: 12.5px; }
 .facts { color: var(--pale); overflow-wrap: anywhere; } .facts b { color: var(--ink); font-weight: 600; }
@@ -54,7 +54,7 @@ th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); vertical
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: 28px; }
 .plots img { width: 100%; height: auto; display: block; }
 .bar { display: block; height: 9px; min-width: 1px; border-radius: 2px; background: var(--first); margin-top: 7px; }
-td.bars { width: 45%; } .wide td:last-child:not(.number, .bars) { min-width: 26ch; }
+td.bars { width: 45%; min-width: 72px; } .wide td:last-child:not(.number, .bars) { min-width: 26ch; }
 .text { font-family: "DejaVu Sans Mono", "Noto Sans Mono", Consolas, monospace; white-space: pre-wrap;
   overflow-wrap: anywhere; unicode-bidi: plaintext; }
 .lines article { display: grid; grid-template-columns: minmax(120px, 34%) 1fr; gap: 4px 20px; align-items: start;
