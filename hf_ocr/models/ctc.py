@@ -1,4 +1,4 @@
-"""CTC decoding (Graves et al. 2006): greedy, prefix beam and lexicon search, exact scores, posteriors, alignment.
+"""CTC decoding (Graves et al. 2006): greedy, prefix beam and lexicon search, exact scores, alignment.
 
 Pure functions of tensors, batched over rows; Python loops run over frames only. Conventions shared by all of them:
 
@@ -7,6 +7,7 @@ Pure functions of tensors, batched over rows; Python loops run over frames only.
 - Texts are int64, padded on the right with 0 (B, L). A text is a row of symbols in [1, V) and may be empty.
 - A score is P(text | row), the sum over all frame paths that collapse to the text, under the full softmax: restricting
   the symbols changes which texts are looked at, not their probabilities.
+- `temperature` divides the logits where scores are taken (Guo et al. 2017), never where texts are looked for.
 - Frame f covers [f, f + 1) of the continuous frame axis on which spans are given.
 - Nothing here is differentiable; train with `torch.nn.functional.ctc_loss`.
 """
@@ -22,7 +23,7 @@ from .ctc_lattice import (
     NEVER,
     best_states,
     build_lattice,
-    character_posteriors,
+    character_probabilities,
     character_spans,
     frames_first,
     interleave,
@@ -42,16 +43,18 @@ class CtcDecoding(NamedTuple):
 
     Attributes:
         sequences: int64 (R, L), symbols padded with 0. L may be 0.
-        scores: float32 (R,), P(text | row) in [0, 1].
-        character_scores: float32 (R, L) padded with 0, or None without characters. The posterior probability, given the
-            text, that the character is being emitted, at the frame where it is largest.
+        scores: float32 (R,), P(text | row) in [0, 1], at the temperature.
+        character_scores: float32 (R, L) padded with 0, or None without characters. P(character | row, the characters
+            before it), of the last one also that nothing follows: their product is the score of the text.
         frame_spans: float32 (R, L, 2) padded with 0, or None without characters. [start, end) in frames.
+        raw_scores: float32 (R,), the scores at temperature 1, by which the texts were chosen.
     """
 
     sequences: Tensor
     scores: Tensor
     character_scores: Tensor | None
     frame_spans: Tensor | None
+    raw_scores: Tensor
 
 
 class CtcAlignment(NamedTuple):
@@ -84,7 +87,12 @@ def minimum_frames(labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def greedy_search(
-    logits: Tensor, lengths: Tensor, allowed: Tensor | None = None, *, with_characters: bool = True
+    logits: Tensor,
+    lengths: Tensor,
+    allowed: Tensor | None = None,
+    *,
+    with_characters: bool = True,
+    temperature: float = 1.0,
 ) -> CtcDecoding:
     """Reads the text of the most probable path: the best symbol of every frame, repeats collapsed, blanks dropped.
 
@@ -93,6 +101,7 @@ def greedy_search(
         lengths: (B,) valid frames.
         allowed: bool (V,), the symbols that may be read; the blank always may. None allows all.
         with_characters: whether to compute character scores and spans, which take longer than the reading itself.
+        temperature: of the scores, above 0.
 
     Returns:
         A row for each row. The score is that of the text, all its paths together, not of the one path.
@@ -112,7 +121,7 @@ def greedy_search(
     position = kept.cumsum(1)
     sequences = symbols.new_zeros(symbols.shape[0], largest(kept.sum(1)) + 1)
     sequences.scatter_(1, position * kept, symbols * kept)  # dropped frames all write 0 into the first column
-    return _decoding(log_probs, lengths, sequences[:, 1:].contiguous(), None, with_characters)
+    return _decoding(log_probs, lengths, sequences[:, 1:].contiguous(), None, with_characters, temperature)
 
 
 @torch.no_grad()
@@ -124,6 +133,7 @@ def prefix_beam_search(
     num_return_sequences: int = 1,
     *,
     with_characters: bool = True,
+    temperature: float = 1.0,
 ) -> CtcDecoding:
     """Looks for the most probable texts by growing prefixes frame by frame (Graves 2012; Hannun et al. 2014).
 
@@ -138,6 +148,7 @@ def prefix_beam_search(
         allowed: bool (V,), the symbols that may be read; the blank always may. None allows all.
         num_return_sequences: texts to return for a row, at most num_beams.
         with_characters: whether to compute character scores and spans.
+        temperature: of the scores, above 0.
 
     Returns:
         num_return_sequences rows for each row: different texts, scores descending. Where fewer texts are possible, the
@@ -165,13 +176,17 @@ def prefix_beam_search(
     sequences = prefixes.gather(1, best[:, :, None].expand(-1, -1, prefixes.shape[2])).flatten(0, 1)
     sequences = sequences.masked_fill((scores == NEVER)[:, None], BLANK)
     sequences = sequences[:, : largest((sequences != BLANK).sum(1))].contiguous()
-    repeated = log_probs.repeat_interleave(num_return_sequences, 0) if with_characters else log_probs
+    repeated = (
+        log_probs.repeat_interleave(num_return_sequences, 0) if with_characters or temperature != 1 else log_probs
+    )
     lengths = lengths.repeat_interleave(num_return_sequences)
-    return _decoding(repeated, lengths, sequences, scores, with_characters)
+    return _decoding(repeated, lengths, sequences, scores, with_characters, temperature)
 
 
 @torch.no_grad()
-def lexicon_search(logits: Tensor, lengths: Tensor, lexicon: Tensor, *, with_characters: bool = True) -> CtcDecoding:
+def lexicon_search(
+    logits: Tensor, lengths: Tensor, lexicon: Tensor, *, with_characters: bool = True, temperature: float = 1.0
+) -> CtcDecoding:
     """Finds the word of a lexicon with the highest P(word | row), by the exact score of every word.
 
     Args:
@@ -179,6 +194,7 @@ def lexicon_search(logits: Tensor, lengths: Tensor, lexicon: Tensor, *, with_cha
         lengths: (B,) valid frames.
         lexicon: int64 (N, L) padded with 0; the empty word may be one of them.
         with_characters: whether to compute character scores and spans.
+        temperature: of the scores, above 0.
 
     Returns:
         A row for each row. Where no word fits into the frames of a row: the empty text with score 0.
@@ -207,7 +223,7 @@ def lexicon_search(logits: Tensor, lengths: Tensor, lexicon: Tensor, *, with_cha
     best_scores, best = scores.max(0)
     sequences = lexicon[best].masked_fill((best_scores == NEVER)[:, None], BLANK)
     sequences = sequences[:, : largest((sequences != BLANK).sum(1))].contiguous()
-    return _decoding(log_probs, lengths, sequences, best_scores, with_characters)
+    return _decoding(log_probs, lengths, sequences, best_scores, with_characters, temperature)
 
 
 @torch.no_grad()
@@ -318,17 +334,31 @@ def _check_sequences(name: str, sequences: Tensor, log_probs: Tensor, rows: int 
 
 
 def _decoding(
-    log_probs: Tensor, lengths: Tensor, sequences: Tensor, log_scores: Tensor | None, with_characters: bool
+    log_probs: Tensor,
+    lengths: Tensor,
+    sequences: Tensor,
+    log_scores: Tensor | None,
+    with_characters: bool,
+    temperature: float,
 ) -> CtcDecoding:
     """Adds to texts what was asked for. log_scores (R,) where the search knows them already."""
     if log_scores is None:
         log_scores = _log_probability(log_probs, lengths, sequences)
-    scores = log_scores.exp().clamp(max=1.0)
+    scores = raw_scores = log_scores.exp().clamp(max=1.0)
+    warm = log_probs
+    if temperature != 1:
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature is {temperature}, expected a number above 0; 1 leaves scores as they are.")
+        warm = (log_probs / temperature).log_softmax(-1)
+        scores = _log_probability(warm, lengths, sequences).exp().clamp(max=1.0)
+        scores = scores.masked_fill(log_scores == NEVER, 0.0)  # of texts that stand for none
     if not with_characters:
-        return CtcDecoding(sequences, scores, None, None)
+        return CtcDecoding(sequences, scores, None, None, raw_scores)
     lattice = build_lattice(log_probs, lengths, sequences)
     spans = character_spans(peak_frames(lattice, best_states(lattice), sequences), lengths, sequences)
-    return CtcDecoding(sequences, scores, character_posteriors(lattice, sequences), spans)
+    if temperature != 1:
+        lattice = build_lattice(warm, lengths, sequences)
+    return CtcDecoding(sequences, scores, character_probabilities(lattice, sequences), spans, raw_scores)
 
 
 def _log_probability(log_probs: Tensor, lengths: Tensor, sequences: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The CTC lattice of known texts (Graves et al. 2006): their probability, posteriors, most probable path and spans.
+"""The CTC lattice of known texts (Graves et al. 2006): probabilities of texts and characters, best path and spans.
 
 Texts are int64 rows padded with 0, which is also the blank. Log-probabilities are float32, -inf for the impossible.
 """
@@ -86,19 +86,6 @@ def _forward(emissions: Iterable[Tensor], jumps: Tensor) -> Iterator[Tensor]:
         yield alpha
 
 
-def _backward(lattice: Lattice) -> Tensor:
-    """(T + 1, S, R) log-probability of the frames after a frame, given its state, up to the end of the text."""
-    betas = torch.full_like(lattice.emissions, NEVER)
-    betas[-1].scatter_(0, lattice.last[None], 0.0)
-    padded = lattice.jumps.new_full((lattice.jumps.shape[0] + 2, lattice.jumps.shape[1]), NEVER)
-    jumping = torch.full_like(padded, NEVER)
-    for frame in range(len(betas) - 2, -1, -1):
-        torch.add(betas[frame + 1], lattice.emissions[frame + 1], out=padded[:-2])
-        torch.add(padded[:-2], lattice.jumps, out=jumping[:-2])
-        betas[frame] = log_sum(padded[:-2], padded[1:-1], jumping[2:])
-    return betas
-
-
 def text_log_probability(lattice: Lattice) -> Tensor:
     """float32 (R,): log P(text | row)."""
     alpha = deque(_forward(lattice.emissions, lattice.jumps), maxlen=1).pop()
@@ -144,12 +131,26 @@ def _sweep(lattice: Lattice, merge: Callable[[Tensor, Tensor, Tensor], Tensor]) 
     return trace
 
 
-def character_posteriors(lattice: Lattice, sequences: Tensor) -> Tensor:
-    """(R, L): alpha * beta / P of a character's state, at its best frame (Graves et al. 2006, section 4.1)."""
-    alphas = _sweep(lattice, log_sum)[1:, 2:]
-    log_probability = alphas[-1].gather(0, lattice.last[None])
-    posteriors = (alphas[:, 1::2] + _backward(lattice)[:, 1::2]).amax(0) - log_probability
-    return posteriors.exp().clamp(max=1.0).T.masked_fill(sequences == BLANK, 0.0).contiguous()
+def character_probabilities(lattice: Lattice, sequences: Tensor) -> Tensor:
+    """(R, L): P(character | row, the characters before it); of the last one, that nothing follows it either.
+
+    The probability of all texts that begin with a prefix is that of its last character being reached, at any frame,
+    by the forward variables of the characters before (the prefix probability of Graves 2012, section 3): whatever the
+    later frames emit, they add up to 1. A character's probability is the ratio of two such. The product over a text
+    is P(text | row).
+    """
+    trace = _sweep(lattice, log_sum)
+    reached = torch.full_like(sequences.T, NEVER, dtype=trace.dtype)
+    for before, emission in zip(trace, lattice.emissions, strict=False):
+        ways = log_sum(before[2:-2:2], before[1:-3:2] + lattice.jumps[1::2])
+        reached = log_sum(reached, ways + emission[1::2])
+    last = (sequences != BLANK).sum(1)[None] - 1
+    log_probability = trace[-1].gather(0, lattice.last[None] + 2)
+    ends = torch.arange(len(reached), device=last.device)[:, None] == last
+    reached = torch.where(ends, log_probability, reached)
+    before_it = torch.cat([torch.zeros_like(log_probability), reached])[:-1]
+    scores = (reached - before_it).exp().clamp(max=1.0)
+    return scores.masked_fill((reached == NEVER) | (sequences == BLANK).T, 0.0).T.contiguous()
 
 
 def best_states(lattice: Lattice) -> Tensor:

@@ -1,4 +1,4 @@
-"""How every family with a CTC head reads: `forward`, a search, and the px of each character."""
+"""How every family with a CTC head reads: `forward`, a search, scores at its temperature, the px of each character."""
 
 from typing import Any
 
@@ -26,7 +26,8 @@ def recognize_with_ctc(
     """Read images with a model of CTC logits; in eval mode whatever the model's own mode, which is left as it was.
 
     Args:
-        model: `forward` gives `logits` and `logit_lengths`; `base_model` has `frame_count` and `frame_to_pixel`.
+        model: `forward` gives `logits` and `logit_lengths`; `base_model` has `frame_count` and `frame_to_pixel`;
+            `config` has `temperature`.
         pixel_values: float (B, num_channels, image_height, W) in [-1, 1].
         widths: int64 (B,), valid columns, px; all of W when None.
         num_beams: 1 reads greedily; more runs a prefix beam search.
@@ -53,14 +54,13 @@ def recognize_with_ctc(
     def read(rows: slice) -> Recognition:
         images, valid = pixel_values[rows], None if widths is None else widths[rows]
         output = model(images, valid)
+        options = {"with_characters": with_characters, "temperature": model.config.temperature}
         if lexicon is not None:
-            decoding = lexicon_search(output.logits, output.logit_lengths, lexicon, with_characters=with_characters)
+            decoding = lexicon_search(output.logits, output.logit_lengths, lexicon, **options)
         elif num_beams > 1:
-            decoding = prefix_beam_search(
-                output.logits, output.logit_lengths, num_beams, allowed, with_characters=with_characters
-            )
+            decoding = prefix_beam_search(output.logits, output.logit_lengths, num_beams, allowed, **options)
         else:
-            decoding = greedy_search(output.logits, output.logit_lengths, allowed, with_characters=with_characters)
+            decoding = greedy_search(output.logits, output.logit_lengths, allowed, **options)
         spans = None
         if decoding.frame_spans is not None:
             scale, offset = model.base_model.frame_to_pixel()
@@ -75,6 +75,7 @@ def recognize_with_ctc(
             scores=decoding.scores,
             character_scores=decoding.character_scores,
             character_spans=spans,
+            raw_scores=None if model.config.temperature == 1 else decoding.raw_scores,
         )
 
     frames = max(model.base_model.frame_count(pixel_values.shape[-1]), 1)
@@ -95,7 +96,7 @@ def _joined(parts: list[Recognition]) -> Recognition:
     joined = {}
     for name in parts[0]:
         tensors = [part[name] for part in parts]
-        if name != "scores":
+        if tensors[0].ndim > 1:
             behind = [0, 0] * (tensors[0].ndim - 2)
             tensors = [F.pad(tensor, [*behind, 0, longest - tensor.shape[1]]) for tensor in tensors]
         joined[name] = torch.cat(tensors)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
+from .confidence import ScoreAs, aggregate, check_score_as
 from .image_loading import load_image
 from .reading import IMAGE_ERRORS, Reading
 
@@ -25,6 +26,7 @@ def generate_readings(
     load: Callable[[Any], Image.Image] = load_image,
     on_error: Literal["raise", "skip"] = "raise",
     executor: Executor | None = None,
+    score_as: ScoreAs = "product",
     **generate_kwargs: Any,
 ) -> Iterator[list[Reading]]:
     """Read images, lazily and in order.
@@ -35,10 +37,12 @@ def generate_readings(
         image_processor: a stock image processor; it gets RGB images.
         images: anything `load` takes; `batch_size` are taken at a time.
         batch_size: images read at once, if their tensors have one shape.
-        with_scores: also give P(text | image), the product over the tokens and the end; else the score is 0.
+        with_scores: also give a score, else it is 0: P(text | image), the product over the tokens and the end, or as
+            `score_as` says.
         load: makes an upright PIL image of each element of `images`.
         on_error: "raise", or "skip": an image that cannot be loaded or prepared gives a `Reading` with its error.
         executor: loads and prepares images; in the calling thread when None.
+        score_as: the score from the probabilities of tokens and end, see `aggregate` in `confidence`.
         generate_kwargs: arguments of `generate`. `max_new_tokens` is 256 where nothing bounds the length, and never
             more than the decoder has positions for.
 
@@ -48,6 +52,7 @@ def generate_readings(
     Raises:
         ValueError: with "raise", what loading or preparing an image raised; arguments that `generate` does not take.
     """
+    check_score_as(score_as)
     settings = _generation_settings(model, tokenizer, generate_kwargs)
     if with_scores:
         settings.update(return_dict_in_generate=True, output_scores=True)
@@ -71,14 +76,16 @@ def generate_readings(
                 groups[tuple((name, tensor.shape) for name, tensor in item.items())].append((place, item))
         for shapes, group in groups.items():
             inputs = {name: torch.cat([item[name] for _, item in group]) for name, _ in shapes}
-            answers = _generate(model, tokenizer, inputs, settings)
+            answers = _generate(model, tokenizer, inputs, settings, score_as)
             each = len(answers) // len(group)
             for row, answer in enumerate(answers):
                 readings[group[row // each][0]].append(answer)
         yield from readings
 
 
-def _generate(model: Any, tokenizer: Any, inputs: dict[str, torch.Tensor], settings: dict[str, Any]) -> list[Reading]:
+def _generate(
+    model: Any, tokenizer: Any, inputs: dict[str, torch.Tensor], settings: dict[str, Any], score_as: ScoreAs
+) -> list[Reading]:
     inputs = {
         name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
         for name, tensor in inputs.items()
@@ -86,12 +93,14 @@ def _generate(model: Any, tokenizer: Any, inputs: dict[str, torch.Tensor], setti
     output = model.generate(**inputs, **settings)
     sequences = output if isinstance(output, torch.Tensor) else output.sequences
     texts = tokenizer.batch_decode(sequences, skip_special_tokens=True)
-    scores = [0.0] * len(texts) if output is sequences else _sequence_probabilities(model, output, settings)
-    return [Reading(text, score) for text, score in zip(texts, scores, strict=True)]
+    if output is sequences:
+        return [Reading(text, 0.0) for text in texts]
+    steps = _step_probabilities(model, output, settings)
+    return [Reading(text, aggregate(row, score_as)) for text, row in zip(texts, steps, strict=True)]
 
 
-def _sequence_probabilities(model: Any, output: Any, settings: dict[str, Any]) -> list[float]:
-    """P(sequence | image) of each row, its end included and what is padded behind it left out."""
+def _step_probabilities(model: Any, output: Any, settings: dict[str, Any]) -> list[list[float]]:
+    """P(token | image, the tokens before) of each row, its end included and what is padded behind it left out."""
     steps = model.compute_transition_scores(
         output.sequences, output.scores, getattr(output, "beam_indices", None), normalize_logits=True
     )
@@ -99,7 +108,8 @@ def _sequence_probabilities(model: Any, output: Any, settings: dict[str, Any]) -
     end = settings.get("eos_token_id", model.generation_config.eos_token_id)
     ends = torch.isin(tokens, torch.as_tensor([] if end is None else end).to(tokens))
     behind_the_end = (ends.cumsum(-1) - ends.long()) > 0
-    return steps.float().masked_fill(behind_the_end, 0.0).sum(-1).exp().tolist()
+    probabilities = steps.double().exp()
+    return [row[~behind].tolist() for row, behind in zip(probabilities, behind_the_end, strict=True)]
 
 
 def _generation_settings(model: Any, tokenizer: Any, generate_kwargs: dict[str, Any]) -> dict[str, Any]:

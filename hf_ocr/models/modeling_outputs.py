@@ -29,13 +29,19 @@ class Recognition(ModelOutput):
 
     Attributes:
         sequences: int64 (B, L), alphabet ids padded with 0; a text of n characters has n leading ids. L may be 0.
-        scores: float32 (B,) in [0, 1], the probability of the whole text given the image.
-        character_scores: float32 (B, L) in [0, 1], padded with 0; None unless characters were asked for.
+        scores: float32 (B,) in [0, 1], the probability of the whole text given the image, at the temperature of the
+            model's configuration.
+        character_scores: float32 (B, L) in [0, 1], padded with 0; the probability of a character given the image and
+            the characters before it, of the last one also that the text ends there: their product is the score. None
+            unless characters were asked for.
         character_spans: float32 (B, L, 2), px columns [start, end) of the model's input image, padded with 0; None
             unless characters were asked for, or where the family cannot tell.
+        raw_scores: float32 (B,), the scores at temperature 1, for choosing between readings, so that no temperature
+            changes a text; None where `scores` are these.
     """
 
     sequences: torch.Tensor | None = None
     scores: torch.Tensor | None = None
     character_scores: torch.Tensor | None = None
     character_spans: torch.Tensor | None = None
+    raw_scores: torch.Tensor | None = None

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from inspect import signature
 from itertools import chain
-from math import prod
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.pipelines.base import Pipeline
 
+from .confidence import ScoreAs, aggregate, check_score_as
 from .generation import generate_readings
 from .image_loading import load_image
 from .processing_text_recognition import TextRecognitionProcessor
@@ -48,6 +48,11 @@ class TextRecognitionPipeline(Pipeline):
         generate_kwargs (dict): arguments of `generate`; for a recognizer of its `recognize`, as `num_beams`.
         timeout (float): seconds to wait for a URL.
         return_scores (bool): adds "score", the probability of the text given the image, in [0, 1].
+        score_as (str): the scores of texts and words from the probabilities of their characters (for a model that only
+            generates, of tokens and end), each given the image and what stands before: "product" (the default, the
+            probability of the text), "geometric_mean", "mean" or "min". "" always has its probability.
+        min_score (float): rejects what has a lower score, in [0, 1]: `{"generated_text": None, "score": ...}`, no
+            characters and no words. Adds "score" to all. None is no blank image: that reads as "".
         return_boxes ("char" or "word"): adds "characters" or "words": `{"text", "score", "box"}` each, the box
             (left, top, right, bottom) in px of the given image (turned upright where its EXIF data says so).
         on_error ("raise" or "skip"): with "skip" an image that cannot be read gives
@@ -135,6 +140,8 @@ class TextRecognitionPipeline(Pipeline):
         return_scores: bool | None = None,
         return_boxes: str | None = None,
         on_error: str | None = None,
+        score_as: ScoreAs | None = None,
+        min_score: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if prompt is not None:
             raise ValueError(
@@ -166,8 +173,17 @@ class TextRecognitionPipeline(Pipeline):
             )
         if on_error not in (None, "raise", "skip"):
             raise ValueError(f'on_error is {on_error!r}, expected "raise" or "skip".')
+        if score_as is not None:
+            check_score_as(score_as)
+        if min_score is not None and not 0 <= min_score <= 1:
+            raise ValueError(f"min_score is {min_score}, expected 0 (nothing is rejected) to 1, or None.")
         given = {"timeout": timeout, "on_error": on_error}
-        shown = {"return_scores": return_scores, "return_boxes": return_boxes}
+        shown = {
+            "return_scores": return_scores,
+            "return_boxes": return_boxes,
+            "score_as": score_as,
+            "min_score": min_score,
+        }
         return (
             {name: value for name, value in given.items() if value is not None},
             generate_kwargs,
@@ -240,6 +256,7 @@ class TextRecognitionPipeline(Pipeline):
             return self.preprocess(source, **preprocess_params)
 
         on_error = preprocess_params.get("on_error", "raise")
+        score_as = postprocess_params.get("score_as", "product")
         if not self._recognizes:
             yield from generate_readings(
                 self.model,
@@ -247,10 +264,11 @@ class TextRecognitionPipeline(Pipeline):
                 self.image_processor,
                 sources,
                 batch_size=batch_size,
-                with_scores=postprocess_params.get("return_scores", False),
+                with_scores=postprocess_params.get("return_scores", False) or "min_score" in postprocess_params,
                 load=load,
                 on_error=on_error,
                 executor=executor,
+                score_as=score_as,
                 **generate_kwargs,
             )
             return
@@ -264,13 +282,19 @@ class TextRecognitionPipeline(Pipeline):
             load=load,
             on_error=on_error,
             executor=executor,
+            score_as=score_as,
             **generate_kwargs,
         ):
             characters = None if reading.characters is None else reading.characters[:longest]
             yield [Reading(reading.text[:longest], reading.score, characters, reading.error)]
 
     def postprocess(
-        self, readings: list[Reading], return_scores: bool = False, return_boxes: str | None = None
+        self,
+        readings: list[Reading],
+        return_scores: bool = False,
+        return_boxes: str | None = None,
+        score_as: ScoreAs = "product",
+        min_score: float | None = None,
     ) -> list[dict[str, Any]]:
         """The readings of one image as dictionaries of plain strings, numbers and lists."""
         results = []
@@ -278,13 +302,15 @@ class TextRecognitionPipeline(Pipeline):
             if reading.error is not None:
                 results.append({"generated_text": None, "error": reading.error})
                 continue
-            result: dict[str, Any] = {"generated_text": reading.text}
-            if return_scores:
+            rejected = min_score is not None and reading.score < min_score
+            characters = [] if rejected else reading.characters or []
+            result: dict[str, Any] = {"generated_text": None if rejected else reading.text}
+            if return_scores or min_score is not None:
                 result["score"] = reading.score
             if return_boxes == "char":
-                result["characters"] = [_as_dictionary(character) for character in reading.characters or []]
+                result["characters"] = [_as_dictionary(character) for character in characters]
             elif return_boxes == "word":
-                result["words"] = [_as_dictionary(word) for word in _words(reading.characters or [])]
+                result["words"] = [_as_dictionary(word) for word in _words(characters, score_as)]
             results.append(result)
         return results
 
@@ -296,6 +322,7 @@ class TextRecognitionPipeline(Pipeline):
         state = [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
         if self._copy is None or state != self._copied_state:
             self._copy, self._copied_state = self.model.reading_copy(self._reading_dtype()), state
+            self._copy.config = self.model.config  # a temperature set later counts too
         return self._copy
 
     def _reading_dtype(self) -> torch.dtype:
@@ -328,8 +355,8 @@ def _image_column(dataset: Any) -> Iterator[Any]:
     return (row[column] for row in dataset)
 
 
-def _words(characters: list[Character]) -> Iterator[Character]:
-    """Runs of characters between white space: the product of their scores, the box around their boxes."""
+def _words(characters: list[Character], score_as: ScoreAs) -> Iterator[Character]:
+    """Runs of characters between white space: one score of theirs, the box around their boxes."""
     word: list[Character] = []
     for character in [*characters, Character(" ", 1.0, (0.0, 0.0, 0.0, 0.0))]:
         if not character.text.isspace():
@@ -338,7 +365,7 @@ def _words(characters: list[Character]) -> Iterator[Character]:
             lefts, tops, rights, bottoms = zip(*(item.box for item in word), strict=True)
             yield Character(
                 "".join(item.text for item in word),
-                prod(item.score for item in word),
+                aggregate([item.score for item in word], score_as),
                 (min(lefts), min(tops), max(rights), max(bottoms)),
             )
             word = []

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from .confidence import ScoreAs, aggregate, check_score_as
 from .image_loading import load_image
 
 Box = tuple[float, float, float, float]
@@ -31,7 +33,11 @@ IMAGE_ERRORS = (ValueError, MemoryError)
 
 
 class Character(NamedTuple):
-    """One character of a reading: probability in [0, 1], box (left, top, right, bottom) in px of the given image."""
+    """One character of a reading, its box (left, top, right, bottom) in px of the given image.
+
+    The score is the probability, in [0, 1], given the image and the characters before; of the last one also that the
+    text ends there.
+    """
 
     text: str
     score: float
@@ -44,7 +50,7 @@ class Reading:
 
     Attributes:
         text: the text, "" for a blank image.
-        score: P(text | image) in [0, 1]; of "" too.
+        score: P(text | image) in [0, 1], or as `score_as` says; of "" always the former.
         characters: one entry a character of the text; None unless asked for.
         error: why the image could not be read (only with `on_error="skip"`); the text is then "" and the score 0.
     """
@@ -63,6 +69,17 @@ class _Line(NamedTuple):
     size: tuple[int, int]  # of the given image, px
     pixel_values: torch.Tensor  # float32 (C, H, W)
     width: int
+
+
+class _Candidate(NamedTuple):
+    """One reading of an image, of a line in one turn and width; None for an image that could not be prepared."""
+
+    line: _Line | None
+    reading: Reading
+    quality: float  # the probability a character at temperature 1
+
+
+_quality = attrgetter("quality")
 
 
 def bucket_width(width: int) -> int:
@@ -84,13 +101,14 @@ def read_images(
     load: Callable[[Any], Image.Image] = load_image,
     on_error: Literal["raise", "skip"] = "raise",
     executor: Executor | None = None,
+    score_as: ScoreAs = "product",
     **recognize_kwargs: Any,
 ) -> list[Reading]:
     """Read images of text lines or words; arguments as for `iterate_readings`. The order is kept."""
     return list(
         iterate_readings(
             model, processor, images, batch_size, num_beams, with_characters, load, on_error, executor,
-            **recognize_kwargs,
+            score_as, **recognize_kwargs,
         )
     )  # fmt: skip
 
@@ -105,14 +123,15 @@ def iterate_readings(
     load: Callable[[Any], Image.Image] = load_image,
     on_error: Literal["raise", "skip"] = "raise",
     executor: Executor | None = None,
+    score_as: ScoreAs = "product",
     **recognize_kwargs: Any,
 ) -> Iterator[Reading]:
     """Read images of text lines or words, lazily and in order.
 
     Batches hold images of one width bucket, padded to the bucket's width, so that what is read from an image does
     not depend on its neighbours. An image taller than 1.5 times its width is read upright and turned by 90 and 270
-    degrees, and a doubtful reading is tried again at other widths; the reading with the best probability a character is
-    kept.
+    degrees, and a doubtful reading is tried again at other widths; the reading with the best probability a character,
+    at temperature 1, is kept.
 
     Args:
         model: a recognizer (anything with `recognize`), on any device, in any mode.
@@ -125,14 +144,19 @@ def iterate_readings(
         load: makes an upright PIL image of each element of `images`; boxes are in px of that.
         on_error: "raise", or "skip": an image that cannot be loaded or prepared gives a `Reading` with its error.
         executor: loads and prepares images; in the calling thread when None.
+        score_as: the score of a reading from those of its characters, see `aggregate` in `confidence`; all but
+            "product" take as long as characters.
         recognize_kwargs: further arguments of `model.recognize`.
 
     Raises:
-        ValueError: a batch size below 1; with "raise" also whatever loading or preparing an image raised.
+        ValueError: a batch size below 1, an unknown `score_as`, boxes of a model that has none; with "raise" also
+            whatever loading or preparing an image raised.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
-    recognize_kwargs = {**recognize_kwargs, "num_beams": num_beams, "with_characters": with_characters}
+    check_score_as(score_as)
+    recognize_kwargs["num_beams"] = num_beams
+    recognize_kwargs["with_characters"] = with_characters or score_as != "product"
 
     def prepare(item: tuple[int, Any]) -> list[_Line] | Reading:
         index, source = item
@@ -147,30 +171,27 @@ def iterate_readings(
     window = batch_size * BATCHES_PER_WINDOW if batch_size > 1 else 1
     while sources := list(islice(remaining, window)):
         prepared = list((map if executor is None else executor.map)(prepare, enumerate(sources)))
-        candidates: list[list[tuple[_Line | None, Reading]]] = [
-            [(None, item)] if isinstance(item, Reading) else [] for item in prepared
+        candidates: list[list[_Candidate]] = [
+            [_Candidate(None, item, 0.0)] if isinstance(item, Reading) else [] for item in prepared
         ]
 
-        def read(lines: Iterable[_Line], candidates: list[list[tuple[_Line | None, Reading]]] = candidates) -> None:
+        def read(lines: Iterable[_Line], candidates: list[list[_Candidate]] = candidates) -> None:
             for batch in _batches(lines, batch_size):
-                for line, reading in zip(batch, _recognize(model, processor, batch, recognize_kwargs), strict=True):
-                    candidates[line.place].append((line, reading))
+                for line, reading, quality in _recognize(
+                    model, processor, batch, with_characters, score_as, recognize_kwargs
+                ):
+                    candidates[line.place].append(_Candidate(line, reading, quality))
 
         read(line for item in prepared if not isinstance(item, Reading) for line in item)
-        best = [max(found, key=_score_a_character) for found in candidates]
+        best = [max(found, key=_quality) for found in candidates]
         read(
-            _stretched(found[0], stretch)
+            _stretched(found.line, stretch)
             for found in best
-            if found[0] is not None and _score_a_character(found) < DOUBTFUL
+            if found.line is not None and found.quality < DOUBTFUL
             for stretch in STRETCHES
         )
         for found in candidates:
-            yield max(found, key=_score_a_character)[1]
-
-
-def _score_a_character(candidate: tuple[_Line | None, Reading]) -> float:
-    reading = candidate[1]
-    return reading.score ** (1 / max(len(reading.text), 1))
+            yield max(found, key=_quality).reading
 
 
 def _prepare(processor: Any, index: int, image: Image.Image) -> list[_Line]:
@@ -207,8 +228,13 @@ def _batches(lines: Iterable[_Line], batch_size: int) -> Iterator[list[_Line]]:
 
 
 def _recognize(
-    model: Any, processor: Any, batch: Sequence[_Line], recognize_kwargs: dict[str, Any]
-) -> Iterator[Reading]:
+    model: Any,
+    processor: Any,
+    batch: Sequence[_Line],
+    with_characters: bool,
+    score_as: ScoreAs,
+    recognize_kwargs: dict[str, Any],
+) -> Iterator[tuple[_Line, Reading, float]]:
     channels, height = batch[0].pixel_values.shape[:2]
     pixel_values = torch.zeros(len(batch), channels, height, bucket_width(batch[0].width))
     for row, line in zip(pixel_values, batch, strict=True):
@@ -221,17 +247,18 @@ def _recognize(
         )
     texts = processor.batch_decode(recognition.sequences)
     scores = recognition.scores.tolist()
-    for row, (line, text, score) in enumerate(zip(batch, texts, scores, strict=True)):
-        characters = None
-        if recognize_kwargs["with_characters"]:
-            characters = _characters(processor, recognition, row, line)
-        yield Reading(text, score, characters)
+    raw_scores = scores if recognition.raw_scores is None else recognition.raw_scores.tolist()
+    for row, (line, text, score, raw) in enumerate(zip(batch, texts, scores, raw_scores, strict=True)):
+        length = int((recognition.sequences[row] != 0).sum())
+        if score_as != "product" and length:
+            score = aggregate(recognition.character_scores[row, :length].tolist(), score_as)
+        characters = _characters(processor, recognition, row, length, line) if with_characters else None
+        yield line, Reading(text, score, characters), raw ** (1 / max(len(text), 1))
 
 
-def _characters(processor: Any, recognition: Any, row: int, line: _Line) -> list[Character]:
+def _characters(processor: Any, recognition: Any, row: int, length: int, line: _Line) -> list[Character]:
     if recognition.character_spans is None:
         raise ValueError("this model cannot tell where its characters stand. Read without boxes.")
-    length = int((recognition.sequences[row] != 0).sum())
     symbols = processor.batch_decode(recognition.sequences[row, :length, None])
     scores = recognition.character_scores[row, :length].tolist()
     turned_width = line.size[0] if line.degrees == 0 else line.size[1]

@@ -159,6 +159,42 @@ def score_a_character(patch, model_class):
     on_recognition(patch, model_class, change)
 
 
+@fault(readings.characters_multiply_to_the_text, "do not multiply to that of the text")
+def posteriors_of_the_alignment(patch, model_class):
+    """Near 1 for whatever was read."""
+
+    def change(result):
+        result.character_scores = result.character_scores.clamp(min=0.99) * (result.sequences != 0)
+        return result
+
+    on_recognition(patch, model_class, change)
+
+
+@fault(readings.temperature_changes_scores_alone, "no scores at temperature 1 beside")
+def temperature_ignored(patch, model_class):
+    def recognize(original, self, *args, **kwargs):
+        temperature, self.config.temperature = self.config.temperature, 1.0
+        result = original(self, *args, **kwargs)
+        self.config.temperature = temperature
+        return result
+
+    around(patch, model_class, "recognize", recognize)
+
+
+@fault(readings.temperature_changes_scores_alone, "the raw scores are not those at temperature 1")
+def raw_scores_of_another_temperature(patch, model_class):
+    def change(result):
+        result.raw_scores = result.scores
+        return result
+
+    on_recognition(patch, model_class, change)
+
+
+@fault(readings.temperature_changes_scores_alone, "the temperature is loaded as 1.0")
+def temperature_left_behind(patch, model_class):
+    on_config_file(patch, model_class, lambda config: {k: v for k, v in config.items() if k != "temperature"})
+
+
 @fault(readings.loss_and_score_agree, "not that of what the score is of")
 def loss_of_other_symbols(patch, model_class):
     def forward(original, self, *args, labels=None, **kwargs):

@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 import torch
+from contracts.persistence import saved
 from contracts.tiny_configs import ALPHABET, FEW, tiny_batch, tiny_lines, tiny_model, tiny_processor
 from transformers import pipeline
 
@@ -69,6 +70,41 @@ def lexicon_and_allowed_ids_restrict(model_class: Any) -> None:
         allowed = _ids(processor, ["ab 0"])[0].tolist()
         texts = processor.batch_decode(model.recognize(**inputs, allowed_ids=allowed, num_beams=num_beams).sequences)
         assert set("".join(texts)) <= set("ab 0"), f"{num_beams} beams: {texts} has characters that are not allowed"
+
+
+def characters_multiply_to_the_text(model_class: Any) -> None:
+    """A character's score is given those before it, and the last one's says that nothing follows."""
+    model, processor = tiny_model(model_class), tiny_processor(model_class)
+    for settings in ({}, {"num_beams": 4}, {"lexicon": _ids(processor, WORDS)}):
+        for temperature in (1.0, 0.5):
+            model.config.temperature = temperature
+            result = model.recognize(**tiny_batch(model_class), **settings)
+            product = result.character_scores.masked_fill(result.sequences == 0, 1.0).double().prod(1)
+            read = (result.sequences != 0).any(1)
+            assert read.any(), "nothing was read"
+            torch.testing.assert_close(
+                product[read].log(), result.scores[read].double().log(), atol=1e-3, rtol=1e-4,
+                msg="the scores of the characters do not multiply to that of the text",
+            )  # fmt: skip
+
+
+def temperature_changes_scores_alone(model_class: Any) -> None:
+    model, processor = tiny_model(model_class), tiny_processor(model_class)
+    inputs = tiny_batch(model_class)
+    for settings in ({}, {"num_beams": 4}, {"lexicon": _ids(processor, WORDS)}):
+        model.config.temperature = 1.0
+        plain = model.recognize(**inputs, **settings)
+        assert plain.raw_scores is None or torch.equal(plain.raw_scores, plain.scores), "other scores without need"
+        model.config.temperature = 0.25
+        sure = model.recognize(**inputs, **settings)
+        assert torch.equal(sure.sequences, plain.sequences), "the temperature changes the text"
+        assert sure.raw_scores is not None, "no scores at temperature 1 beside those at another"
+        torch.testing.assert_close(sure.raw_scores, plain.scores, msg="the raw scores are not those at temperature 1")
+        if not settings:
+            assert sure.scores.mean() > plain.scores.mean(), "a low temperature does not raise the scores"
+    with saved(model, processor) as folder:
+        again = model_class.from_pretrained(folder)
+    assert again.config.temperature == 0.25, f"the temperature is loaded as {again.config.temperature}"
 
 
 def one_beam_is_greedy(model_class: Any) -> None:
@@ -160,6 +196,8 @@ CONTRACTS = (
     encoding_and_decoding_is_the_identity,
     blank_and_padding_never_appear,
     lexicon_and_allowed_ids_restrict,
+    characters_multiply_to_the_text,
+    temperature_changes_scores_alone,
     one_beam_is_greedy,
     a_wide_beam_reads_the_most_probable_text,
     loss_and_score_agree,

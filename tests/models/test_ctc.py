@@ -45,13 +45,12 @@ class Paths:
         return max(paths, key=lambda item: item[1])[0]
 
     def character_scores(self, text: Text) -> list[float]:
-        """For each character: the largest share, over frames, of the paths which emit this very character there."""
-        shares = torch.zeros(len(text), self.length, dtype=torch.float64)
-        for path, probability in self.paths[text]:
-            for frame, index in enumerate(character_indices(path)):
-                if index is not None:
-                    shares[index, frame] += probability / self.texts[text]
-        return shares.amax(1).tolist() if text else []
+        """P(character | the characters before it), of the last one also that the text ends; from whole texts alone."""
+        beginning = [
+            sum(probability for other, probability in self.texts.items() if other[:size] == text[:size])
+            for size in range(len(text))
+        ] + [self.texts[text]]
+        return [after / before for before, after in itertools.pairwise(beginning)]
 
 
 def character_indices(path: Sequence[int]) -> list[int | None]:
@@ -320,7 +319,7 @@ def test_a_lone_character_has_the_widest_span_centred_on_its_peak() -> None:
 
 
 @pytest.mark.parametrize("search", ["greedy", "beam", "lexicon"])
-def test_character_scores_are_posteriors_and_spans_those_of_the_alignment(search: str) -> None:
+def test_character_scores_are_those_of_all_texts_and_spans_those_of_the_alignment(search: str) -> None:
     logits = random_logits(12, 5, 4, seed=7)
     lengths = torch.tensor([5, 3, 4] * 4)
     decoding = SEARCHES[search](logits, lengths)
@@ -334,6 +333,8 @@ def test_character_scores_are_posteriors_and_spans_those_of_the_alignment(search
         scores = decoding.character_scores[row].tolist()
         assert scores[: len(text)] == pytest.approx(expected, rel=1e-4)
         assert scores[len(text) :] == [0.0] * (len(scores) - len(text))
+        if text:
+            assert math.prod(scores[: len(text)]) == pytest.approx(decoding.scores[row].item(), rel=1e-4)
     torch.testing.assert_close(decoding.frame_spans, align(logits, lengths, decoding.sequences).frame_spans)
 
 
@@ -342,15 +343,61 @@ SEARCHES: dict[str, Callable[[Tensor, Tensor], CtcDecoding]] = {
     "beam": lambda logits, lengths: prefix_beam_search(logits, lengths, 6, num_return_sequences=2),
     "lexicon": lambda logits, lengths: lexicon_search(logits, lengths, padded(LEXICON)),
 }
+FUNCTIONS: dict[str, Callable[..., CtcDecoding]] = {
+    "greedy": greedy_search,
+    "beam": prefix_beam_search,
+    "lexicon": lexicon_search,
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("temperature", [0.5, 3.0])
+def test_a_temperature_divides_the_logits_of_scores_but_chooses_no_text(search: str, temperature: float) -> None:
+    logits, lengths = random_logits(12, 5, 4, seed=9), torch.tensor([5, 3, 4] * 4)
+    cold = SEARCHES[search](logits, lengths)
+    options = {"beam": {"num_beams": 6, "num_return_sequences": 2}, "lexicon": {"lexicon": padded(LEXICON)}}
+    warm = FUNCTIONS[search](logits, lengths, **options.get(search, {}), temperature=temperature)
+    assert torch.equal(warm.sequences, cold.sequences)
+    assert torch.equal(warm.raw_scores, cold.scores)
+    assert torch.equal(cold.raw_scores, cold.scores)
+    assert warm.frame_spans is not None and cold.frame_spans is not None and warm.character_scores is not None
+    assert torch.equal(warm.frame_spans, cold.frame_spans)
+    copies = len(cold.scores) // 12
+    for row, text in enumerate(texts_of(warm)):
+        paths = Paths(logits[row // copies] / temperature, int(lengths[row // copies]))
+        assert warm.scores[row].item() == pytest.approx(paths.texts[text], rel=1e-5)
+        found = warm.character_scores[row, : len(text)].tolist()
+        assert found == pytest.approx(paths.character_scores(text), rel=1e-4)
+
+
+def test_texts_that_stand_for_none_have_score_0_at_any_temperature() -> None:
+    logits, lengths = random_logits(1, 2, 4), torch.tensor([2])
+    assert lexicon_search(logits, lengths, padded([(1, 1, 1)]), temperature=2.0).scores.tolist() == [0.0]
+    nothing = torch.zeros(4, dtype=torch.bool)
+    beam = prefix_beam_search(logits, lengths, 3, nothing, num_return_sequences=2, temperature=2.0)
+    assert beam.scores.tolist() == pytest.approx([Paths(logits[0] / 2, 2).texts[()], 0.0], rel=1e-5)
+
+
+def test_character_scores_of_long_texts_multiply_to_the_score_and_doubt_the_right_character() -> None:
+    path = [symbol for _ in range(50) for symbol in (1, 0, 2, 2, 0, 3, 0, 3)]
+    logits = peaked_logits(path, 6, height=12.0)
+    logits[0, 82:84, 4] = 12.0  # the 42nd character, a 2 of two frames, may be "4" or "4 2"; a 4 may follow it
+    logits[0, 95, 0] = 12.0  # the 48th may be missing
+    decoding = lexicon_search(logits, torch.tensor([400]), padded([(1, 2, 3, 3) * 50]))
+    assert decoding.character_scores is not None
+    scores = decoding.character_scores[0]
+    doubted = {41: 0.5, 42: 0.5, 47: 0.5}
+    for index, score in enumerate(scores.tolist()):
+        assert score == pytest.approx(doubted.get(index, 1.0), abs=0.01), index
+    assert scores.double().prod().item() == pytest.approx(decoding.scores.item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_without_characters_the_reading_is_the_same(search: str) -> None:
     logits, lengths = random_logits(9, 20, 6), torch.arange(9) * 2
     options = {"beam": {"num_beams": 6}, "lexicon": {"lexicon": padded(LEXICON)}}.get(search, {})
-    function = {"greedy": greedy_search, "beam": prefix_beam_search, "lexicon": lexicon_search}[search]
-    full = function(logits, lengths, **options)
-    short = function(logits, lengths, **options, with_characters=False)
+    full = FUNCTIONS[search](logits, lengths, **options)
+    short = FUNCTIONS[search](logits, lengths, **options, with_characters=False)
     assert short.character_scores is None and short.frame_spans is None
     assert torch.equal(full.sequences, short.sequences)
     assert torch.equal(full.scores, short.scores)
@@ -369,7 +416,7 @@ def test_a_row_reads_the_same_to_the_last_bit_alone_and_among_others(search: str
         width = alone.sequences.shape[1]
         for name, value in together._asdict().items():
             own = value[row * copies : (row + 1) * copies]
-            if name != "scores":
+            if own.dim() > 1:
                 assert not own[:, width:].any()
                 own = own[:, :width]
             assert torch.equal(own, getattr(alone, name)), (name, row)
@@ -453,6 +500,8 @@ ALLOWED = torch.ones(3, dtype=torch.bool)
         (lambda: greedy_search(LOGITS, LENGTHS.float()), "lengths are torch.float32"),
         (lambda: greedy_search(LOGITS, LENGTHS + 1), r"lengths are \[5, 4\], expected 0 to 4"),
         (lambda: greedy_search(LOGITS, LENGTHS - 4), r"lengths are \[0, -1\], expected 0 to 4"),
+        (lambda: greedy_search(LOGITS, LENGTHS, temperature=0.0), "temperature is 0.0, expected a number above 0"),
+        (lambda: greedy_search(LOGITS, LENGTHS, temperature=math.nan), "temperature is nan"),
         (lambda: greedy_search(LOGITS, LENGTHS, ALLOWED[:2]), r"allowed is torch.bool of shape \(2,\)"),
         (lambda: greedy_search(LOGITS, LENGTHS, torch.tensor([0, 1, 2])), "allowed is torch.int64"),
         (lambda: prefix_beam_search(LOGITS, LENGTHS, 4, ALLOWED[None]), r"allowed is torch.bool of shape \(1, 3\)"),

@@ -20,6 +20,7 @@ from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 import hf_ocr  # noqa: F401  registers the tasks
+from hf_ocr.models.confidence import aggregate
 from hf_ocr.models.pipeline_text_recognition import TextRecognitionPipeline, cpu_computes_bfloat16
 from hf_ocr.models.reading import read_images
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
@@ -206,6 +207,50 @@ def test_boxes_of_words_join_the_characters_between_spaces(recognizer, monkeypat
         assert word["score"] == pytest.approx(np.prod([part["score"] for part in parts]))
 
 
+@pytest.mark.parametrize("score_as", ["geometric_mean", "mean", "min"])
+def test_lines_and_words_are_scored_alike(recognizer, read, score_as):
+    for image in lines(4):
+        (result,) = read(image, score_as=score_as, return_scores=True, return_boxes="char")
+        scores = [character["score"] for character in result["characters"]]
+        assert result["score"] == pytest.approx(aggregate(scores, score_as))
+        (by_word,) = read(image, score_as=score_as, return_boxes="word")
+        start = 0
+        for word in by_word["words"]:
+            start = result["generated_text"].index(word["text"], start)
+            own = scores[start : start + len(word["text"])]
+            assert word["score"] == pytest.approx(aggregate(own, score_as))
+
+
+def test_what_is_too_doubtful_is_rejected_and_shows_its_score(read):
+    images = lines(8)
+    given = [result[0] for result in read(images, return_scores=True, return_boxes="char")]
+    middle = sorted(result["score"] for result in given)[4]
+    for name in ("characters", "words"):
+        boxes = "char" if name == "characters" else "word"
+        results = [result[0] for result in read(images, min_score=middle, return_boxes=boxes)]
+        for result, expected in zip(results, given, strict=True):
+            rejected = expected["score"] < middle
+            assert list(result) == ["generated_text", "score", name]
+            assert result["score"] == expected["score"]
+            assert result["generated_text"] == (None if rejected else expected["generated_text"])
+            assert bool(result[name]) != rejected
+        assert [result["generated_text"] for result in results].count(None) == 4
+    assert None not in texts(read(images, min_score=0.0))
+    missing = read([images[0], "missing.png"], min_score=1.0, on_error="skip")
+    assert list(missing[0][0]) == ["generated_text", "score"]
+    assert list(missing[1][0]) == ["generated_text", "error"]
+
+
+def test_a_temperature_set_later_changes_scores_but_no_text():
+    model, processor = tiny_recognizer(seed=1)
+    read = pipeline("image-to-text", model=model, processor=processor, device="cpu", dtype=torch.float32)
+    before = read(lines(6), return_scores=True)
+    model.config.temperature = 0.2
+    after = read(lines(6), return_scores=True)
+    assert texts(after) == texts(before)
+    assert all(warm[0]["score"] > cold[0]["score"] for warm, cold in zip(after, before, strict=True))
+
+
 def test_max_new_tokens_cuts_the_text(read):
     image = lines(1)[0]
     whole = read(image)[0]["generated_text"]
@@ -233,6 +278,8 @@ def test_arguments_of_the_constructor_hold_until_a_call_says_otherwise(recognize
         ({"return_box": "char"}, TypeError, "return_box"),
         ({"return_boxes": "line"}, ValueError, 'return_boxes is \'line\', expected "char", "word"'),
         ({"on_error": "ignore"}, ValueError, "on_error is 'ignore'"),
+        ({"score_as": "max"}, ValueError, "score_as is 'max', expected 'product'"),
+        ({"min_score": 90}, ValueError, "min_score is 90, expected 0"),
         ({"generate_kwargs": {"temperature": 2.0}}, ValueError, "no generation argument temperature"),
         ({"inputs": "missing.png"}, ValueError, "missing.png"),
         ({"inputs": 7}, ValueError, "type int"),
@@ -372,8 +419,17 @@ def test_the_score_of_an_encoder_decoder_is_the_probability_of_its_text(trocr):
         labels = trocr.tokenizer(TEXTS[index] + "</s>", return_tensors="pt")["input_ids"]
         with torch.no_grad():
             logits = trocr.model(**inputs, labels=labels).logits
-        expected = logits.log_softmax(-1).gather(-1, labels[:, :, None]).sum().exp().item()
-        assert result["score"] == pytest.approx(expected, rel=1e-3)
+        steps = logits.log_softmax(-1).gather(-1, labels[:, :, None])[0, :, 0].exp().tolist()
+        assert result["score"] == pytest.approx(np.prod(steps), rel=1e-3)
+        for score_as in ("geometric_mean", "mean", "min"):
+            (scored,) = trocr(images[index], return_scores=True, score_as=score_as)
+            assert scored["score"] == pytest.approx(aggregate(steps, score_as), rel=1e-3)
+
+
+def test_an_encoder_decoder_rejects_too(trocr):
+    (result,) = trocr(lines(1)[0], min_score=1.0)
+    assert list(result) == ["generated_text", "score"]
+    assert (result["generated_text"], result["score"] > 0) == (None, True)
 
 
 def test_the_length_of_an_encoder_decoder_is_bounded(trocr, tmp_path):

@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 from tiny_recognizer import lines, tiny_recognizer
 
+from hf_ocr.models.confidence import aggregate
 from hf_ocr.models.image_loading import ImageError
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_outputs import Recognition
@@ -151,6 +152,42 @@ def test_a_doubtful_line_is_read_at_other_widths_and_the_best_kept():
     assert reading.text == "abcd"
     assert reading.score == pytest.approx(0.96**4)
     assert close([character.box for character in reading.characters], expected)
+
+
+class CoolReader(SureOfWideBars):
+    """Its scores say the contrary of what it thinks."""
+
+    def recognize(self, *args, **kwargs):
+        result = super().recognize(*args, **kwargs)
+        result.raw_scores, result.scores = result.scores, 1 - result.scores
+        return result
+
+
+def test_a_temperature_neither_chooses_a_reading_nor_calls_for_another():
+    image = bars("abcd")[0]
+    warm, cool = SureOfWideBars(), CoolReader()
+    (expected,) = read_images(warm, bar_processor(), [image], with_characters=True)
+    (reading,) = read_images(cool, bar_processor(), [image], with_characters=True)
+    assert cool.batches == warm.batches
+    assert (reading.text, reading.characters) == (expected.text, expected.characters)
+    assert reading.score == pytest.approx(1 - expected.score)
+
+
+@pytest.mark.parametrize("score_as", ["geometric_mean", "mean", "min"])
+def test_the_score_is_made_of_the_characters_as_asked(score_as):
+    model, processor = tiny_recognizer()
+    given = read_images(model, processor, lines(6), score_as=score_as)
+    asked = read_images(model, processor, lines(6), with_characters=True)
+    for reading, full in zip(given, asked, strict=True):
+        assert (reading.text, reading.characters) == (full.text, None)
+        scores = [character.score for character in full.characters]
+        assert reading.score == pytest.approx(aggregate(scores, score_as))
+        assert full.score == pytest.approx(aggregate(scores, "product"), rel=1e-3)
+    blank = Image.new("RGB", (200, 40), "white")
+    (reading,) = read_images(BarReader(), bar_processor(), [blank], score_as=score_as)
+    assert (reading.text, reading.score) == ("", pytest.approx(0.96))
+    with pytest.raises(ValueError, match="score_as is 'max'"):
+        read_images(model, processor, [], score_as="max")
 
 
 def test_a_blank_image_reads_as_nothing_with_a_score():
