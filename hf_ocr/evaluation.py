@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hf_ocr.metrics import (
+    Calibration,
     Confusions,
     Difference,
     Figure,
@@ -19,6 +20,7 @@ from hf_ocr.metrics import (
     line_matches,
     line_rates,
     measure,
+    measure_calibration,
     normalised_edits,
     paired_difference,
     space_edits,
@@ -122,6 +124,8 @@ class Report:
         by_source: slices by `Prediction.source`, most lines first; none where no line has one.
         seed: of the bootstrap, which draws documents where lines have them, else lines.
         protocol: name of the form in which texts were compared, of `hf_ocr.text.PROTOCOLS`.
+        calibration: what the scores say of a line being right as in `exact_raw`; None of readers without scores: where
+            all are equal, or some are no probabilities.
     """
 
     num_lines: int
@@ -145,6 +149,7 @@ class Report:
     by_source: tuple[Slice, ...]
     seed: int
     protocol: str
+    calibration: Calibration | None
 
     @property
     def figures(self) -> dict[str, float]:
@@ -267,6 +272,7 @@ def report_on(predictions: Sequence[Prediction], seed: int = 0, protocol: str = 
         by_source=slices([line.source if line.source in common else "others" for line in predictions]),
         seed=seed,
         protocol=protocol,
+        calibration=_calibration(predictions, counts["exact_raw"][0]),
     )
 
 
@@ -289,6 +295,13 @@ def compare(first: Report, second: Report) -> dict[str, Difference]:
         name: paired_difference(counts, theirs[name][0], totals, seed=first.seed, documents=documents)
         for name, (counts, totals) in ours.items()
     }
+
+
+def _calibration(predictions: Sequence[Prediction], right: np.ndarray) -> Calibration | None:
+    scores = np.array([line.score for line in predictions])
+    if not ((scores >= 0) & (scores <= 1)).all() or scores.min() == scores.max():
+        return None
+    return measure_calibration(scores, right)
 
 
 def _texts(predictions: Sequence[Prediction], protocol: str) -> tuple[list[str], list[str]]:

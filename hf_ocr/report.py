@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
 
 from hf_ocr.evaluation import Bucket, Prediction, Report, Slice, report_on
-from hf_ocr.metrics import NUM_RESAMPLINGS, Difference, Figure, character_edits
+from hf_ocr.metrics import NUM_RESAMPLINGS, Calibration, Difference, Figure, character_edits
 from hf_ocr.text import PROTOCOLS, ignore_case, normalise
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "FIGURES",
     "comparison_to_table",
     "contact_sheet",
+    "draw_calibration",
     "draw_curves",
     "figure_protocol",
     "interval_method",
@@ -79,6 +80,8 @@ def report_to_table(report: Report, num_confusions: int = 10) -> str:
             f"{blanks} blank lines, {report.blanks.num_read} of them read as something, "
             f"{report.blanks.num_characters} characters in all"
         )
+    if report.calibration is not None:
+        lines += ["", *_calibration_lines(report.calibration)]
     for name, title in BREAKDOWNS.items():
         if slices := getattr(report, name):
             first = max(len(title), *(len(slice_name(s)) for s in slices))
@@ -136,6 +139,7 @@ def report_to_dict(report: Report, num_confusions: int = 30, with_predictions: b
             "insertions": [[c, n] for c, n in most_frequent(confusions.insertions)[:num_confusions]],
             "deletions": [[c, n] for c, n in most_frequent(confusions.deletions)[:num_confusions]],
         },
+        "calibration": None if report.calibration is None else _calibration_to_dict(report.calibration),
     }
     if with_predictions:
         result["predictions"] = [
@@ -249,6 +253,43 @@ def draw_curves(log: str | os.PathLike[str], target: str | os.PathLike[str]) -> 
     picture.savefig(target)
 
 
+def draw_calibration(report: Report, target: str | os.PathLike[str] | IO[bytes], format: str | None = None) -> None:
+    """What the scores of a report are worth: share right over score, and errors over the share of lines kept.
+
+    Args:
+        report: with `calibration`.
+        target: the picture to write, a file or its name.
+        format: "svg", "png" or "pdf"; by the suffix of the name when None.
+
+    Raises:
+        ValueError: a report without calibration.
+    """
+    from matplotlib.figure import Figure as Picture
+
+    if report.calibration is None:
+        raise ValueError("The report has no calibration: its reader gave no scores. Read with one that does.")
+    picture = Picture(figsize=(10, 4), layout="constrained")
+    reliability, curve = picture.subplots(1, 2)
+    scores, shares, _ = zip(*report.calibration.bins, strict=True)
+    reliability.plot([0, 100], [0, 100], color="lightgrey")
+    reliability.plot([100 * score for score in scores], [100 * share for share in shares], marker=".")
+    reliability.set(xlabel="score, mean of a bin, %", ylabel="lines right, %", xlim=(0, 100), ylim=(0, 100))
+    coverage, risk = zip(*report.calibration.risk_coverage, strict=True)
+    curve.plot([100 * share for share in coverage], [100 * share for share in risk], marker=".")
+    curve.set(xlabel="lines kept, best scores first, %", ylabel="of these wrong, %", xlim=(0, 100), ylim=(0, None))
+    picture.savefig(target, format=format, metadata={"Date": None} if format == "svg" else None)
+
+
+def _calibration_lines(calibration: Calibration) -> list[str]:
+    shown = [calibration.risk_coverage[place] for place in (9, 15, 17, 19)]  # 50, 80, 90 and 100 %
+    wrong = ", ".join(f"{100 * risk:.2f} % at {100 * coverage:.0f} %" for coverage, risk in shown)
+    return [
+        f"scores: calibration error (ECE) {100 * calibration.ece:.2f} %, Brier {calibration.brier:.4f}, "
+        f"AURC {calibration.aurc:.4f}",
+        f"wrong among the lines kept, best scores first: {wrong}",
+    ]
+
+
 def _shortened(text: str, font: Any, width: int) -> str:
     if font.getlength(text) <= width:
         return text
@@ -277,6 +318,13 @@ def slice_name(part: Bucket | Slice) -> str:
 def _figure_to_dict(figure: Figure) -> dict[str, Any]:
     rates = {name: round(getattr(figure, name), 6) for name in ("value", "low", "high")}
     return {**rates, "count": round(figure.count, 6), "total": figure.total}
+
+
+def _calibration_to_dict(calibration: Calibration) -> dict[str, Any]:
+    figures = {name: round(getattr(calibration, name), 6) for name in ("ece", "brier", "aurc")}
+    bins = [[round(score, 6), round(share, 6), count] for score, share, count in calibration.bins]
+    curve = [[round(coverage, 6), round(risk, 6)] for coverage, risk in calibration.risk_coverage]
+    return {**figures, "bins": bins, "risk_coverage": curve}
 
 
 def _slice_to_dict(part: Bucket | Slice) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from hf_ocr.metrics import Difference, Figure, edit_operations
 from hf_ocr.report import (
     BREAKDOWNS,
     FIGURES,
+    draw_calibration,
     figure_protocol,
     interval_method,
     most_frequent,
@@ -30,6 +31,9 @@ PLOTTED = ("by_length", "by_pixels", "by_width")
 COLOURS = ("#2563a8", "#c2571a")
 NUM_CONFUSIONS = 15
 PICTURE_SIZE = (1000, 96)  # px, at most; shown at half of it
+
+# Text stays text, in the fonts of whoever looks; the salt makes the same report the same page.
+SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "hf_ocr", "font.family": "sans-serif"}
 
 STYLE = """
 :root { --ink: #1d2430; --pale: #667085; --line: #e3e7ed; --first: #2563a8; --second: #c2571a; }
@@ -100,6 +104,7 @@ def report_to_html(
         ("Figures", _figures(reports, names)),
         ("Difference", "" if second is None else _differences(compare(report, second), names)),
         ("Where the errors are", _plots(reports, names) + whose + _slices(report)),
+        ("Scores", _scores(reports, names)),
         ("Blank lines", _blanks(reports, names)),
         ("Characters", whose + _confusions(report)),
         ("Worst lines", _worst(reports, names, pictures or {})),
@@ -180,8 +185,7 @@ def _plots(reports: Sequence[Report], names: Sequence[str]) -> str:
 
     shown = []
     for field in PLOTTED:
-        # Text stays text, in the fonts of whoever looks; the salt makes the same report the same page.
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hf_ocr", "font.family": "sans-serif"}):
+        with matplotlib.rc_context(SVG):
             picture = Picture(figsize=(4.4, 2.9), layout="constrained")
             axes = picture.subplots()
             places = sorted(
@@ -217,6 +221,30 @@ def _plots(reports: Sequence[Report], names: Sequence[str]) -> str:
     if len(reports) > 1:
         legend = f'<p><b class="first">{escape(names[0])}</b> · <b class="second">{escape(names[1])}</b></p>'
     return f'{legend}<div class="columns plots">{"".join(shown)}</div>\n'
+
+
+def _scores(reports: Sequence[Report], names: Sequence[str]) -> str:
+    """What the scores are worth; readers without scores are left out."""
+    import matplotlib
+
+    measured = [(name, r, r.calibration) for name, r in zip(names, reports, strict=False) if r.calibration is not None]
+    if not measured:
+        return ""
+    rows = [(name, f"{100 * c.ece:.2f} %", f"{c.brier:.4f}", f"{c.aurc:.4f}") for name, _, c in measured]
+    shown = []
+    for name, report, _ in measured:
+        drawn = io.BytesIO()
+        with matplotlib.rc_context(SVG):
+            draw_calibration(report, drawn, "svg")
+        what = f"calibration and risk over coverage, {escape(name)}"
+        shown.append(f'<p class="pale">{escape(name)}</p>' if len(reports) > 1 else "")
+        shown.append(f'<p class="plots"><img alt="{what}" src="{_embedded(drawn, "svg+xml")}"></p>')
+    head = ("reader", "calibration error (ECE)", "Brier score", "AURC")
+    note = (
+        "Left: how many lines are right, over their score; on the grey line the scores say what is true. Right: how "
+        "many of the lines kept are wrong when those with the lowest scores are rejected; AURC is the area below."
+    )
+    return _table(head, rows, (1, 2, 3)) + "".join(shown) + _note(note)
 
 
 def _slices(report: Report) -> str:

@@ -1,3 +1,4 @@
+import io
 import json
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from hf_ocr.evaluation import Prediction, compare, report_on
 from hf_ocr.report import (
     comparison_to_table,
     contact_sheet,
+    draw_calibration,
     report_from_dict,
     report_to_dict,
     report_to_table,
@@ -112,6 +114,37 @@ def test_the_comparison_gives_rates_difference_and_p(report):
     (cer,) = [row for row in table.splitlines() if row.startswith("CER   ")]
     assert f"{100 * 6 / 17:.2f} %" in cer
     assert f"-{100 * 6 / 17:.2f} [-" in cer
+
+
+def test_what_the_scores_are_worth_is_in_table_and_dictionary(report):
+    content = report_to_dict(report)["calibration"]
+    # Of the whole text "" alone is right; it has the best score.
+    assert content["brier"] == round((0.9**2 + 0.4**2 + 0.3**2 + 0.8**2) / 5, 6)
+    assert content["bins"][-1] == [1.0, 1.0, 1] and content["bins"][0] == [0.3, 0.0, 1]
+    assert content["ece"] == round((0.9 + 0.4 + 0.3 + 0.8) / 5, 6)
+    assert content["risk_coverage"][3] == [0.2, 0.0] and content["risk_coverage"][-1] == [1.0, 0.8]
+    table = report_to_table(report)
+    assert "calibration error (ECE) 48.00 %, Brier 0.3400" in table
+    assert "66.67 % at 60 %, 75.00 % at 80 %" in table
+
+
+def test_the_scores_are_drawn(report, tmp_path):
+    draw_calibration(report, tmp_path / "scores.png")
+    with Image.open(tmp_path / "scores.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 3
+    drawn = io.BytesIO()
+    draw_calibration(report, drawn, "svg")
+    assert b"<svg" in drawn.getvalue()
+
+
+def test_a_reader_without_scores_has_no_calibration(tmp_path):
+    for scores in ((0.0, 0.0), (0.5, float("nan")), (97.0, 98.0)):
+        lines = [Prediction(i, "ab", "ab", score, 64, 32) for i, score in enumerate(scores)]
+        report = report_on(lines)
+        assert report.calibration is None and report_to_dict(report)["calibration"] is None
+        assert "ECE" not in report_to_table(report)
+        with pytest.raises(ValueError, match="no calibration"):
+            draw_calibration(report, tmp_path / "none.png")
 
 
 def test_confusions_are_cut_at_the_most_frequent():

@@ -76,7 +76,7 @@ def test_plots_and_crops_are_inside_and_nothing_is_fetched(report):
     page = Page(report_to_html(report, "Receipts", pictures))
     contents = [embedded(attributes) for attributes, _ in page.all("img")]
     plots = [ET.fromstring(content) for kind, content in contents if kind == "svg+xml"]
-    assert len(plots) == 3
+    assert len(plots) == 4, "by length, size and width, and the scores"
     assert all(plot.tag.endswith("svg") for plot in plots)
     crops = [Image.open(io.BytesIO(content)) for kind, content in contents if kind == "jpeg"]
     assert [crop.size for crop in crops] == [(40, 20), (1000, 7)], "the worst line first, none wider than 1000 px"
@@ -128,6 +128,17 @@ def test_two_readers_stand_side_by_side(report):
     assert "old" in first and "new" in first
     with pytest.raises(ValueError, match="not on the same lines"):
         report_to_html(report, "Receipts", None, report_on(LINES[:2]))
+
+
+def test_what_the_scores_are_worth_is_said_of_readers_that_have_them(report):
+    mute = report_on([replace(line, score=0.0) for line in LINES])
+    page = Page(report_to_html(report, "Receipts", None, mute, ("old", "new")))
+    rows = [text for _, text in page.all("tr")]
+    brier = (0.9**2 + 0.4**2 + 0.3**2 + 1) / 4
+    place = rows.index("readercalibration error (ECE)Brier scoreAURC")
+    assert rows[place + 1] == f"old{100 * report.calibration.ece:.2f} %{brier:.4f}{report.calibration.aurc:.4f}"
+    assert not any(row.startswith("new") and "%" in row and "." in row for row in rows[place + 1 :])
+    assert "Scores" not in [text for _, text in Page(report_to_html(mute, "Receipts")).all("h2")]
 
 
 def test_the_same_report_is_the_same_page(report):

@@ -1,5 +1,6 @@
 """Character, word and space error rates, intervals, paired tests; `cer` and `wer` are folders for `evaluate.load`."""
 
+from hf_ocr.metrics.calibration import Calibration, measure_calibration
 from hf_ocr.metrics.error_rates import (
     Confusions,
     blank_insertions,
@@ -28,6 +29,7 @@ from hf_ocr.metrics.intervals import (
 
 __all__ = [
     "NUM_RESAMPLINGS",
+    "Calibration",
     "Confusions",
     "Difference",
     "Figure",
@@ -41,6 +43,7 @@ __all__ = [
     "line_matches",
     "line_rates",
     "measure",
+    "measure_calibration",
     "normalised_edit_distance",
     "normalised_edits",
     "paired_difference",

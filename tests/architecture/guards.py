@@ -35,6 +35,7 @@ LAYERS = {
     "record": 4,
     "card": 4,
     "bundle": 4,
+    "calibration": 4,
     "convert": 4,
     "push": 4,
     "cli": 5,
