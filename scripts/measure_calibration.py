@@ -18,7 +18,7 @@ from hf_ocr import CrnnForTextRecognition, TextRecognitionProcessor
 from hf_ocr.calibration import fit_temperature
 from hf_ocr.evaluation import evaluate
 from hf_ocr.registration import default_checkpoint
-from hf_ocr.report import report_to_dict, report_to_table
+from hf_ocr.report import report_to_dict
 
 
 def receipts(data: Path, split: str) -> Dataset:
@@ -52,8 +52,11 @@ def main() -> None:
         for temperature in (1.0, fit.temperature):
             model.config.temperature = temperature
             report = evaluate(model, processor, rows)
-            print(f"\n{name}, temperature {temperature}\n{report_to_table(report, num_confusions=0)}")
-            figures[f"{name}, temperature {temperature}"] = report_to_dict(report)["calibration"]
+            found = figures[f"{name}, temperature {temperature}"] = report_to_dict(report)["calibration"]
+            print(
+                f"{name}, temperature {temperature}: ECE {found['ece']}, Brier {found['brier']}, AURC {found['aurc']}"
+            )
+            print(f"  wrong among the lines kept, (coverage, risk): {found['risk_coverage']}")
     if arguments.output:
         arguments.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
