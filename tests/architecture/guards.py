@@ -282,7 +282,7 @@ def texts(root: Path) -> Iterator[tuple[Path, str]]:
             for name in folders
             if name not in NOT_OURS and not name.endswith(".egg-info") and (name[0] != "." or name == ".ci")
         )
-        for name in sorted(files):
+        for name in sorted(set(files) - {".git"}):  # in a work tree a file that says where the repository is
             path = Path(folder, name)
             try:
                 yield path.relative_to(root), path.read_text(encoding="utf-8")
