@@ -1,9 +1,20 @@
-"""A checkpoint folder that stands alone: weights, code, alphabet, processor."""
+"""A checkpoint folder that stands alone: weights, code, alphabet, processor; and what a published one holds beside."""
 
+import os
+import shutil
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from transformers import AutoModelForTextRecognition, AutoProcessor
+
+from hf_ocr.card import render_card
+from hf_ocr.record import RunRecord, describe_model, fingerprint
+from hf_ocr.standalone import example_lines
+
+SERVING_FILES = ("app.py", "handler.py", "requirements.txt")
 
 
 def save_bundle(model: Any, processor: Any, folder: str | Path, weights_dtype: torch.dtype | None = None) -> Path:
@@ -44,3 +55,86 @@ def save_bundle(model: Any, processor: Any, folder: str | Path, weights_dtype: t
     model.save_pretrained(folder, state_dict=weights)
     processor.save_pretrained(folder)
     return folder
+
+
+def bundle_checkpoint(
+    source: str | os.PathLike[str], folder: str | os.PathLike[str], record: str | os.PathLike[str] | None = None
+) -> Path:
+    """Write a checkpoint as a folder to publish.
+
+    Besides what `save_bundle` writes, with the weights as they are stored, it holds the card (README.md), a demo for
+    the browser (app.py, with examples/), an inference endpoint (handler.py) and the packages these need
+    (requirements.txt).
+
+    Args:
+        source: folder of a recognizer of `MODEL_CLASSES`, or its name on the Hub.
+        folder: made if it does not exist; files of the same names are overwritten.
+        record: file of the run record from which the card is rendered. When None, the one in or above `source` whose
+            weights are these; where there is none, the card says what the model is and gives no figures.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: no recognizer of this package, an alphabet that does not fit it, a folder that is the source, or a
+            record of other weights.
+    """
+    source = Path(source) if Path(source).is_dir() else Path(snapshot_download(os.fspath(source)))
+    folder = Path(folder)
+    if folder.resolve() == source.resolve():
+        raise ValueError(f"{folder}: is the checkpoint itself. Expected another folder to write.")
+    # Code of the package reads it, never that of the folder.
+    model = AutoModelForTextRecognition.from_pretrained(source, trust_remote_code=False)
+    if not hasattr(model, "recognize"):
+        raise ValueError(
+            f"{source}: is a {type(model).__name__}. Expected a recognizer of hf_ocr; others need no code beside them."
+        )
+    processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    weights = sorted(source.glob("*.safetensors"))
+    found = _checked_record(record, weights) if record is not None else _record_beside(source, weights)
+    save_bundle(model, processor, folder)
+    for path in folder.glob("model*.safetensors"):
+        path.unlink()
+    for path in sorted(source.glob("*.safetensors*")):  # the index of several files among them
+        shutil.copyfile(path, folder / path.name)
+    card = render_card(found or _bare_record(folder.resolve().name, model, processor, weights))
+    (folder / "README.md").write_text(str(card), encoding="utf-8")
+    for name in SERVING_FILES:
+        content = (resources.files("hf_ocr") / "serving" / name).read_bytes()
+        (folder / name).write_bytes(content)
+    (folder / "examples").mkdir(exist_ok=True)
+    for index, line in enumerate(example_lines(), 1):
+        line.save(folder / "examples" / f"line-{index}.png")
+    return folder
+
+
+def _record_beside(source: Path, weights: list[Path]) -> RunRecord | None:
+    """Where training puts it: above the checkpoint, or in it."""
+    for path in sorted([*source.glob("*.json"), *source.resolve().parent.glob("*.json")]):
+        try:
+            return _checked_record(path, weights)
+        except (ValueError, OSError):  # other JSON, the record of another run
+            continue
+    return None
+
+
+def _checked_record(path: str | os.PathLike[str], weights: list[Path]) -> RunRecord:
+    record = RunRecord.load(path)
+    if not {file.sha256 for file in record.weights} >= {fingerprint(file).sha256 for file in weights}:
+        raise ValueError(
+            f"{path}: is the record of other weights, whose figures would be published. Expected the SHA-256 of "
+            f"{', '.join(file.name for file in weights)} among its `weights`."
+        )
+    return record
+
+
+def _bare_record(name: str, model: Any, processor: Any, weights: list[Path]) -> RunRecord:
+    return RunRecord(
+        name=name,
+        description="A text recognizer. No record of its training is at hand, so nothing is said of data and figures.",
+        model=describe_model(model, processor),
+        weights=tuple(fingerprint(path) for path in weights),
+        licence="unknown",
+        limits=("How well it reads is not known: measure it on lines of yours before relying on it.",),
+        load_as=name,
+    )

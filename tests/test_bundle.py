@@ -4,16 +4,23 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from tiny_recognizer import lines, tiny_recognizer
 from transformers import AutoModelForTextRecognition, AutoProcessor, pipeline
 
-from hf_ocr.bundle import save_bundle
+from hf_ocr.bundle import bundle_checkpoint, save_bundle
+from hf_ocr.card import render_card
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
+from hf_ocr.record import RunRecord, fingerprint
+
+ROOT = Path(__file__).parents[1]
 
 WITHOUT_THE_PACKAGE = """
 import json, sys
@@ -199,3 +206,62 @@ def test_a_bare_model_is_saved_without_a_pipeline_it_could_not_serve(tmp_path):
     assert saved["auto_map"]["AutoModel"] == "modeling_crnn.CrnnModel"
     assert "custom_pipelines" not in saved
     assert isinstance(AutoProcessor.from_pretrained(tmp_path), TextRecognitionProcessor)
+
+
+# --- a folder to publish
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """As training leaves it: OUTPUT/best."""
+    return save_bundle(*tiny_recognizer(), tmp_path / "output" / "best", weights_dtype=torch.float16)
+
+
+def record_of(checkpoint, name, description):
+    weights = fingerprint(checkpoint / "model.safetensors")
+    return RunRecord(name=name, description=description, model={"family": "crnn"}, weights=(weights,))
+
+
+def test_a_folder_to_publish_holds_the_checkpoint_as_it_is_stored_and_what_serves_it(checkpoint, tmp_path):
+    folder = bundle_checkpoint(checkpoint, tmp_path / "published")
+    for path in checkpoint.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes(), path.name
+    others = {path.name for path in folder.iterdir()} - {path.name for path in checkpoint.iterdir()}
+    assert others == {"README.md", "app.py", "handler.py", "requirements.txt", "examples"}
+    assert len(list((folder / "examples").glob("*.png"))) == 3
+    assert bundle_checkpoint(checkpoint, folder) == folder
+
+
+def test_without_a_record_the_card_gives_no_figures(checkpoint, tmp_path):
+    card = ModelCard.load(
+        bundle_checkpoint(checkpoint, tmp_path / "published") / "README.md", ignore_metadata_errors=False
+    )
+    assert card.data.license == "unknown" and card.data.eval_results is None
+    assert card.data.model_name == "published" and card.data.pipeline_tag == "image-to-text"
+    assert "No record of its training is at hand" in card.text and "## Results" not in card.text
+    assert str(tmp_path) not in str(card)
+
+
+def test_the_card_is_that_of_the_record_of_these_weights_alone(checkpoint, tmp_path):
+    other = save_bundle(*tiny_recognizer(seed=1), tmp_path / "other")
+    record_of(other, "a-later-run", "Of other weights.").save(checkpoint.parent)
+    (checkpoint.parent / "aside.json").write_text("[]")
+    ours = record_of(checkpoint, "b-this-run", "Of these weights.").save(checkpoint.parent)
+    card = (bundle_checkpoint(checkpoint, tmp_path / "published") / "README.md").read_text()
+    assert "Of these weights." in card and card == str(render_card(RunRecord.load(ours)))
+    elsewhere = record_of(checkpoint, "named", "Given by name.").save(tmp_path)
+    assert "Given by name." in (bundle_checkpoint(checkpoint, tmp_path / "2", elsewhere) / "README.md").read_text()
+    with pytest.raises(ValueError, match="is the record of other weights"):
+        bundle_checkpoint(checkpoint, tmp_path / "3", checkpoint.parent / "a-later-run.json")
+    assert not (tmp_path / "3").exists()
+
+
+def test_the_checkpoint_itself_is_not_written_over(checkpoint):
+    with pytest.raises(ValueError, match="is the checkpoint itself"):
+        bundle_checkpoint(checkpoint, checkpoint.parent / "best")
+
+
+def test_what_serving_needs_is_what_the_package_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = (ROOT / "hf_ocr" / "serving" / "requirements.txt").read_text().split()
+    assert requirements and set(requirements) <= set(project["dependencies"])

@@ -242,6 +242,15 @@ def random_state_not_resumed(patch, model_class):
     patch.setattr(hf_ocr.training, "load_checkpoint", load_checkpoint)
 
 
+@fault(travel.a_published_folder_stands_alone, "does not load without hf_ocr")
+def no_base_class_beside(patch, model_class):
+    def without_base(config):
+        config["auto_map"].pop("AutoModel")
+        return config
+
+    on_config_file(patch, model_class, without_base)
+
+
 @fault(travel.a_folder_travels_without_the_package, "does not load without the package")
 def no_pipeline_beside(patch, model_class):
     on_config_file(patch, model_class, lambda config: {k: v for k, v in config.items() if k != "custom_pipelines"})

@@ -15,6 +15,9 @@ from contracts.tiny_configs import tiny_batch, tiny_lines, tiny_model, tiny_proc
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
+from hf_ocr.bundle import bundle_checkpoint
+from hf_ocr.standalone import check_standalone
+
 WITHOUT_THE_PACKAGE = """
 import json, sys
 sys.modules["hf_ocr"] = None
@@ -86,4 +89,12 @@ def _run(cache: Path, *arguments: Any) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-CONTRACTS = (a_folder_travels_without_the_package,)
+def a_published_folder_stands_alone(model_class: Any) -> None:
+    with saved(tiny_model(model_class), tiny_processor(model_class)) as folder, TemporaryDirectory() as name:
+        published = bundle_checkpoint(folder, Path(name, "published"))
+        assert load_file(published / "model.safetensors").keys() == load_file(folder / "model.safetensors").keys()
+        assert {path.name for path in folder.iterdir()} < {path.name for path in published.iterdir()}
+        check_standalone(published, tiny_lines())
+
+
+CONTRACTS = (a_folder_travels_without_the_package, a_published_folder_stands_alone)

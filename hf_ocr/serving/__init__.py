@@ -1,0 +1,1 @@
+"""What a published folder holds beside the model: these files, copied as they are. They know transformers alone."""
