@@ -69,8 +69,9 @@ def bundle_checkpoint(
     Args:
         source: folder of a recognizer of `MODEL_CLASSES`, or its name on the Hub.
         folder: made if it does not exist; files of the same names are overwritten.
-        record: file of the run record from which the card is rendered. When None, the one in or above `source` whose
-            weights are these; where there is none, the card says what the model is and gives no figures.
+        record: file of the run record from which the card is rendered, with the card's pictures beside it. When None,
+            the one in or above `source` whose weights are these; where there is none, the card says what the model is
+            and gives no figures.
 
     Returns:
         The folder.
@@ -91,34 +92,36 @@ def bundle_checkpoint(
         )
     processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
     weights = sorted(source.glob("*.safetensors"))
-    found = _checked_record(record, weights) if record is not None else _record_beside(source, weights)
+    path = Path(record) if record is not None else _record_beside(source, weights)
+    found = _record_of(path, weights) if path else _bare_record(folder.resolve().name, model, processor, weights)
     save_bundle(model, processor, folder)
-    for path in folder.glob("model*.safetensors"):
-        path.unlink()
-    for path in sorted(source.glob("*.safetensors*")):  # the index of several files among them
-        shutil.copyfile(path, folder / path.name)
-    card = render_card(found or _bare_record(folder.resolve().name, model, processor, weights))
-    (folder / "README.md").write_text(str(card), encoding="utf-8")
+    for file in folder.glob("model*.safetensors"):
+        file.unlink()
+    for file in source.glob("*.safetensors*"):  # the index of several files among them
+        shutil.copyfile(file, folder / file.name)
+    (folder / "README.md").write_text(str(render_card(found)), encoding="utf-8")
+    for picture in found.pictures:
+        shutil.copyfile((path or source).parent / Path(picture).name, folder / Path(picture).name)
     for name in SERVING_FILES:
-        content = (resources.files("hf_ocr") / "serving" / name).read_bytes()
-        (folder / name).write_bytes(content)
+        (folder / name).write_bytes((resources.files("hf_ocr") / "serving" / name).read_bytes())
     (folder / "examples").mkdir(exist_ok=True)
     for index, line in enumerate(example_lines(), 1):
         line.save(folder / "examples" / f"line-{index}.png")
     return folder
 
 
-def _record_beside(source: Path, weights: list[Path]) -> RunRecord | None:
+def _record_beside(source: Path, weights: list[Path]) -> Path | None:
     """Where training puts it: above the checkpoint, or in it."""
     for path in sorted([*source.glob("*.json"), *source.resolve().parent.glob("*.json")]):
         try:
-            return _checked_record(path, weights)
+            _record_of(path, weights)
         except (ValueError, OSError):  # other JSON, the record of another run
             continue
+        return path
     return None
 
 
-def _checked_record(path: str | os.PathLike[str], weights: list[Path]) -> RunRecord:
+def _record_of(path: Path, weights: list[Path]) -> RunRecord:
     record = RunRecord.load(path)
     if not {file.sha256 for file in record.weights} >= {fingerprint(file).sha256 for file in weights}:
         raise ValueError(

@@ -18,6 +18,7 @@ CARD = "README.md"
 ATTEMPTS = 3  # of the commit, where the server fails; huggingface_hub itself repeats the other requests
 # What the client raises without an answer: httpx's in huggingface_hub 1, httpx2's in 2.
 _NoAnswer: type[Exception] = HfHubHTTPError.__bases__[0]
+_NO_NAME = "{!r} is no name of a repository. Expected USER/NAME, of letters, digits, '-', '_' and '.'."
 _TOO_LARGE = "Store the weights in half precision, and leave out what is not needed to read."
 
 
@@ -60,6 +61,8 @@ def push(
             "no token. Expected one that may write, from the settings of your account: log in with `hf auth login`, or "
             "set HF_TOKEN."
         )
+    if repo.count("/") != 1:
+        raise PushError(_NO_NAME.format(repo))
     try:
         return _push(HfApi(endpoint, token), Path(folder), repo, private, revision, pull_request)
     except (PushError, HfHubHTTPError, _NoAnswer, OSError, RuntimeError, ValueError) as error:
@@ -145,7 +148,7 @@ def _reason(error: BaseException, repo: str) -> str:
     where = f" ({error})" if cause is not error else ""
     said = " ".join(str(error).split())[:300]
     if isinstance(cause, HFValidationError):
-        return f"{repo!r} is no name of a repository. Expected USER/NAME, of letters, digits, '-', '_' and '.'."
+        return _NO_NAME.format(repo)
     if isinstance(cause, OfflineModeIsEnabled):
         return "the network is switched off by HF_HUB_OFFLINE=1. Unset it."
     if isinstance(cause, HfHubHTTPError):

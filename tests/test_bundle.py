@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -249,8 +250,11 @@ def test_the_card_is_that_of_the_record_of_these_weights_alone(checkpoint, tmp_p
     ours = record_of(checkpoint, "b-this-run", "Of these weights.").save(checkpoint.parent)
     card = (bundle_checkpoint(checkpoint, tmp_path / "published") / "README.md").read_text()
     assert "Of these weights." in card and card == str(render_card(RunRecord.load(ours)))
-    elsewhere = record_of(checkpoint, "named", "Given by name.").save(tmp_path)
-    assert "Given by name." in (bundle_checkpoint(checkpoint, tmp_path / "2", elsewhere) / "README.md").read_text()
+    named = replace(record_of(checkpoint, "named", "Given by name."), pictures={"curves.png": "curves"})
+    (tmp_path / "curves.png").write_bytes(b"curves")
+    folder = bundle_checkpoint(checkpoint, tmp_path / "2", named.save(tmp_path))
+    assert "Given by name." in (folder / "README.md").read_text()
+    assert (folder / "curves.png").read_bytes() == b"curves"
     with pytest.raises(ValueError, match="is the record of other weights"):
         bundle_checkpoint(checkpoint, tmp_path / "3", checkpoint.parent / "a-later-run.json")
     assert not (tmp_path / "3").exists()

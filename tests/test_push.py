@@ -168,8 +168,10 @@ def test_a_name_that_is_taken(hub, folder):
 
 
 def test_a_name_that_is_none(hub, folder):
-    with pytest.raises(PushError, match="Expected USER/NAME"):
-        push(folder, "me/a/b", endpoint=hub.url)
+    for name in ("lines", "me/a/b", "me/a b", "me/--"):
+        with pytest.raises(PushError, match="Expected USER/NAME"):
+            push(folder, name, endpoint=hub.url)
+    assert hub.asked == []
 
 
 def test_a_commit_of_somebody_else_on_the_way(hub, folder):

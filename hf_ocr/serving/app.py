@@ -21,11 +21,11 @@ def build(read: Any) -> gr.Blocks:
 
     def show(image: Image.Image | None) -> tuple[str, float, tuple[Image.Image, list[Any]]]:
         if image is None:
-            raise gr.Error("No image. Choose one first.")
+            raise gr.Error("No image. Choose one first.", print_exception=False)
         image = ImageOps.exif_transpose(image)  # boxes are those of the upright image
         [result] = read(image, return_scores=True, return_boxes="word", on_error="skip")
         if "error" in result:
-            raise gr.Error(result["error"])
+            raise gr.Error(result["error"], print_exception=False)
         boxes = [
             (tuple(round(side) for side in word["box"]), f"{word['text']} {word['score']:.2f}")
             for word in result["words"]
