@@ -275,11 +275,11 @@ print(json.dumps({
 """
 DENIED = """
 import sys
-from huggingface_hub import hf_hub_download
+from huggingface_hub import model_info
 from huggingface_hub.errors import RepositoryNotFoundError
 for token in (False, sys.argv[2]):
     try:
-        hf_hub_download(sys.argv[1], "vocab.json", token=token, force_download=True)
+        model_info(sys.argv[1], token=token)
     except RepositoryNotFoundError:
         print("denied")
 """
