@@ -187,7 +187,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         repo = f"{asked['organization'] or 'me'}/{asked['name']}"
         self.writer(repo)
         if repo in self.server.repositories:
-            raise AnsweredError(409, "You already created this model repo")
+            self.send(409, {"error": "You already created this model repo", "url": f"{self.server.url}/{repo}"})
+            return
         self.server.repositories[repo] = created = Repository(
             asked.get("visibility") == "private" or bool(asked.get("private"))
         )
