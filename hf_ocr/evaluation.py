@@ -26,7 +26,8 @@ from hf_ocr.metrics import (
     space_edits,
     word_edits,
 )
-from hf_ocr.models.reading import TALL, read_images
+from hf_ocr.models.line_preparation import TALL
+from hf_ocr.models.reading import read_images
 from hf_ocr.text import PROTOCOLS, ignore_case, lower_alphanumerics, nfc, script
 
 __all__ = ["Blanks", "Bucket", "Prediction", "Report", "Slice", "compare", "evaluate", "predict", "report_on"]

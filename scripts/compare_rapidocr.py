@@ -33,7 +33,8 @@ from transformers import AutoModelForTextRecognition, AutoProcessor
 
 import hf_ocr  # noqa: F401  registers the classes
 from hf_ocr.alphabet import resize_alphabet
-from hf_ocr.models.reading import bucket_width, read_images
+from hf_ocr.models.line_preparation import bucket_width
+from hf_ocr.models.reading import read_images
 from hf_ocr.record import hardware, versions
 
 

@@ -11,16 +11,19 @@ import io
 import os
 import queue
 import re
+import sys
 import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:  # readers of an exported network come without torch
+    import torch
 
 # Pillow itself begins to warn of a decompression bomb at 89.5 million pixels; an A4 page at 900 dpi has 78.
 MAX_PIXELS = 89_000_000
@@ -30,7 +33,7 @@ DOWNLOAD_TIMEOUTS = 3  # a whole download may take this many times the timeout
 
 EXPECTED = "a path, an http(s) URL, a data URI, base64, bytes, a PIL image, a NumPy array or a torch tensor"
 
-ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray | torch.Tensor
+ImageSource = Union[str, os.PathLike[str], bytes, bytearray, memoryview, Image.Image, np.ndarray, "torch.Tensor"]
 
 
 class ImageError(ValueError):
@@ -58,7 +61,7 @@ def load_image(source: ImageSource, timeout: float | None = None) -> Image.Image
         return _to_grey_or_colour(source, f"PIL image of mode {source.mode}")
     if isinstance(source, np.ndarray):
         return _from_array(source, f"array of shape {source.shape} and dtype {source.dtype}")
-    if isinstance(source, torch.Tensor):
+    if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):  # whoever has a tensor has torch
         return _from_tensor(source)
     if isinstance(source, bytes | bytearray | memoryview):
         content = bytes(source)
@@ -246,7 +249,7 @@ def _from_wide(pixels: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(np.rint(pixels * (255.0 / white)).astype(np.uint8))
 
 
-def _from_tensor(tensor: torch.Tensor) -> Image.Image:
+def _from_tensor(tensor: "torch.Tensor") -> Image.Image:
     name = f"tensor of shape {tuple(tensor.shape)} and dtype {tensor.dtype}"
     if tensor.ndim not in (2, 3) or (tensor.ndim == 3 and tensor.shape[0] not in (1, 3, 4)):
         raise ImageError(
@@ -254,7 +257,7 @@ def _from_tensor(tensor: torch.Tensor) -> Image.Image:
             "index a batch, permute (H, W, C)."
         )
     tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:  # NumPy has no such type
+    if str(tensor.dtype) == "torch.bfloat16":  # NumPy has no such type
         tensor = tensor.float()
     return _from_array((tensor if tensor.ndim == 2 else tensor.permute(1, 2, 0)).numpy(), name)
 

@@ -8,8 +8,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .image_loading import ImageError, ImageSource, load_image
-
-MIN_SIDE = 3  # px; below it there is no text to see
+from .line_preparation import MIN_SIDE, resize_line, resized_width, scale_pixels
 
 
 class TextLineImagesKwargs(TypedDict, total=False):
@@ -71,28 +70,12 @@ class TextLineImageProcessor(BaseImageProcessor):
         self.std = std
 
     def resized_width(self, width: int, height: int) -> int:
-        """Width in px of a line of `width` x `height` px once it is scaled: the one place of this rule.
+        """Width in px of a line of `width` x `height` px once it is scaled.
 
         Raises:
             ImageError: a side below 3 px; a line longer than `max_width`, or as tall as that when turned.
         """
-        if min(width, height) < MIN_SIDE:
-            raise ImageError(
-                f"image of {width} x {height} px: too small to hold text. Expected sides of at least {MIN_SIDE} px; "
-                "check the crop."
-            )
-        scaled = round(width * self.height / height)
-        if scaled > self.max_width:
-            raise ImageError(
-                f"image of {width} x {height} px: {scaled} px wide at height {self.height}. Expected at most "
-                f"{self.max_width}; cut the line into parts, or raise max_width."
-            )
-        if round(height * self.height / width) > self.max_width:
-            raise ImageError(
-                f"image of {width} x {height} px: far too tall for a text line. Expected one line of text; "
-                "cut the page into lines, or turn the image by 90 degrees and cut it into parts."
-            )
-        return max(scaled, self.min_width)
+        return resized_width((width, height), self.height, self.min_width, self.max_width)
 
     def preprocess(
         self, images: ImageSource | list[ImageSource] | tuple[ImageSource, ...], return_tensors: str | None = None
@@ -129,9 +112,7 @@ class TextLineImageProcessor(BaseImageProcessor):
             row[:, : line.width] = np.asarray(line).reshape(self.height, line.width, self.num_channels)
 
         channels_first = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))  # (B, C, H, W)
-        values = channels_first.astype(np.float32)
-        values *= np.float32(1 / (255 * self.std))
-        values -= np.float32(self.mean / self.std)
+        values = scale_pixels(channels_first, self.mean, self.std)
         for row, width in zip(values, widths, strict=True):
             row[:, :, width:] = 0.0
         return BatchFeature({"pixel_values": values, "widths": widths}, tensor_type=return_tensors)
@@ -140,8 +121,4 @@ class TextLineImageProcessor(BaseImageProcessor):
         """Mode "L" or "RGB", `height` px high, its own width."""
         line = load_image(image)
         size = (self.resized_width(line.width, line.height), self.height)
-        mode = "L" if self.num_channels == 1 else "RGB"
-        if line.mode != mode:
-            line = line.convert(mode)
-        # Pillow widens the filter when it makes an image smaller, so thin strokes grey out rather than vanish.
-        return line if line.size == size else line.resize(size, Image.Resampling.BILINEAR)
+        return resize_line(line, size, self.num_channels)

@@ -13,9 +13,9 @@ from .configuration_pp_ocr import POOL, PpOcrConfig
 from .ctc_loss import ctc_loss
 from .ctc_reading import recognize_with_ctc
 from .line_inputs import checked_widths
+from .line_preparation import bucket_width
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .modeling_text_recognition import TextRecognitionPreTrainedModel
-from .reading import bucket_width
 
 
 class PpOcrPreTrainedModel(TextRecognitionPreTrainedModel):

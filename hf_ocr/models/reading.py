@@ -1,6 +1,5 @@
 """From images to text: widths, batches, turned lines. The only caller of `recognize` that users of a model need."""
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -10,22 +9,14 @@ from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from .confidence import ScoreAs, aggregate, check_score_as
 from .image_loading import load_image
+from .line_preparation import DOUBTFUL, STRETCHES, bucket_width, stretch_line, turned
 
 Box = tuple[float, float, float, float]
 
-# A line whose height exceeds this many widths is read upright and in both quarter turns: 4 % of the words in ICDAR
-# 2015 are like this, most of them turned by 90 degrees.
-TALL = 1.5
-QUARTER_TURNS = {90: Image.Transpose.ROTATE_90, 270: Image.Transpose.ROTATE_270}
-# A line whose probability a character is below this is read again, narrower and wider, and the best reading is kept.
-# Chosen on held-back training words, validation lines of SROIE and synthetic lines in unseen fonts.
-DOUBTFUL = 0.9
-STRETCHES = (0.7, 0.85, 1.15, 1.35)
 # Images of one window are sorted by width together: large enough to fill the batches of each width.
 BATCHES_PER_WINDOW = 16
 # What an unusable image raises while it is loaded (`ImageError`, a ValueError) and prepared.
@@ -80,15 +71,6 @@ class _Candidate(NamedTuple):
 
 
 _quality = attrgetter("quality")
-
-
-def bucket_width(width: int) -> int:
-    """The width (px) to which an image of this width is padded for reading; of the image alone, never of its batch.
-
-    Steps of 32 px below 512, twice that with every doubling of the width: from 256 px on at most an eighth is padding.
-    """
-    step = 32 * 2 ** max(0, math.floor(math.log2(max(width, 1) / 256)))
-    return -(-width // step) * step
 
 
 def read_images(
@@ -195,12 +177,9 @@ def iterate_readings(
 
 
 def _prepare(processor: Any, index: int, image: Image.Image) -> list[_Line]:
-    turns = {0: image}
-    if image.height > TALL * image.width:
-        turns.update({degrees: image.transpose(turn) for degrees, turn in QUARTER_TURNS.items()})
     lines = []
-    for degrees, turned in turns.items():
-        inputs = processor(images=[turned], return_tensors="pt")
+    for degrees, upright in turned(image).items():
+        inputs = processor(images=[upright], return_tensors="pt")
         pixel_values = inputs["pixel_values"][0]
         lines.append(_Line(index, degrees, image.size, pixel_values, int(inputs["widths"][0])))
     return lines
@@ -208,14 +187,8 @@ def _prepare(processor: Any, index: int, image: Image.Image) -> list[_Line]:
 
 def _stretched(line: _Line, stretch: float) -> _Line:
     """The same line at another width."""
-    width = round(line.width * stretch)
-    pixel_values = F.interpolate(
-        line.pixel_values[None, ..., : line.width],
-        size=(line.pixel_values.shape[-2], width),
-        mode="bilinear",
-        antialias=True,
-    )[0]
-    return line._replace(pixel_values=pixel_values, width=width)
+    pixel_values = torch.from_numpy(stretch_line(line.pixel_values[..., : line.width].numpy(), stretch))
+    return line._replace(pixel_values=pixel_values, width=pixel_values.shape[-1])
 
 
 def _batches(lines: Iterable[_Line], batch_size: int) -> Iterator[list[_Line]]:

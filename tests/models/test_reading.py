@@ -10,9 +10,10 @@ from tiny_recognizer import lines, tiny_recognizer
 from hf_ocr.models.confidence import aggregate
 from hf_ocr.models.image_loading import ImageError
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
+from hf_ocr.models.line_preparation import bucket_width
 from hf_ocr.models.modeling_outputs import Recognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
-from hf_ocr.models.reading import bucket_width, iterate_readings, read_images
+from hf_ocr.models.reading import iterate_readings, read_images
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 
 ALPHABET = "abcdefgh"
