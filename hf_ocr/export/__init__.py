@@ -1,0 +1,1 @@
+"""Recognizers for runtimes other than PyTorch."""
