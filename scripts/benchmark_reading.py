@@ -7,6 +7,7 @@ Each reader goes the whole way: encoded bytes of an image in memory, decoding, p
 the best of the rounds, in which the readers take turns; latency the median over single images, one at a time.
 
 - hf_ocr: the pipeline, in bfloat16 and in float32; the one it takes by itself on this CPU is marked.
+- hf_ocr, ONNX (extra `bench`): the folder that `hf-ocr export` writes, in float32, and in int8 with --calibration.
 - RapidOCR (extra `bench`): recognition only, image by image through its own call, and in batches through its
   recogniser, which sorts by width; ONNX Runtime has as many threads as the others.
 - Tesseract (the program `tesseract`): --psm 7, a process an image, and a process a core over lists of files, which is
@@ -37,10 +38,12 @@ from typing import Any
 import pyarrow.parquet
 import torch
 from tqdm import tqdm
-from transformers import pipeline
+from transformers import AutoModelForTextRecognition, AutoProcessor, pipeline
 from transformers.utils import logging
 
 from hf_ocr.card import write_card
+from hf_ocr.export.onnx_export import ExportError, export_onnx
+from hf_ocr.export.onnx_reader import OnnxReader
 from hf_ocr.metrics import line_matches
 from hf_ocr.models.pipeline_text_recognition import cpu_computes_bfloat16
 from hf_ocr.record import RunRecord, Speed, hardware, versions
@@ -48,6 +51,8 @@ from hf_ocr.registration import default_checkpoint
 from hf_ocr.text import lower_alphanumerics
 
 SETS = {"receipt lines": "sroie_lines/test.parquet", "words": "iiit5k/test.parquet"}
+CALIBRATION = "sroie_lines/train.parquet"
+CALIBRATION_LINES = 128
 OURS, RAPIDOCR, TESSERACT = "hf_ocr", "RapidOCR", "Tesseract"
 
 
@@ -66,6 +71,24 @@ class OurReader:
 
     def read_one(self, image: bytes) -> str:
         return str(self.pipeline(image)[0]["generated_text"])
+
+
+class OurOnnxReader:
+    """The exported network, in float32 or int8; images side by side, each by itself."""
+
+    def __init__(self, model: str, calibration: Path | None, threads: int) -> None:
+        recognizer = AutoModelForTextRecognition.from_pretrained(model)
+        processor = AutoProcessor.from_pretrained(model)
+        images = load_images(calibration, CALIBRATION_LINES, seed=0)[0] if calibration else None
+        with tempfile.TemporaryDirectory() as folder:
+            self.reader = OnnxReader(export_onnx(recognizer, processor, folder, images), threads)
+        self.name = f"{OURS}, ONNX {'int8' if calibration else 'float32'}"
+
+    def read_all(self, images: list[bytes]) -> list[str]:
+        return [reading.text for reading in self.reader.read_many(images)]
+
+    def read_one(self, image: bytes) -> str:
+        return self.reader.read(image).text
 
 
 class RapidOcrReader:
@@ -156,10 +179,14 @@ class Row:
     exact: float = 0.0
 
 
-def load_readers(model: str, batch_size: int, threads: int) -> tuple[list[Any], list[str]]:
+def load_readers(model: str, calibration: Path | None, batch_size: int, threads: int) -> tuple[list[Any], list[str]]:
     """The readers that are installed, and the names of those that are not."""
     readers: list[Any] = [OurReader(model, dtype, batch_size) for dtype in (torch.bfloat16, torch.float32)]
     absent = []
+    try:
+        readers += [OurOnnxReader(model, lines, threads) for lines in dict.fromkeys((None, calibration))]
+    except ExportError:
+        absent.append(f"{OURS}, ONNX")
     try:
         readers += [RapidOcrReader(size, threads) for size in sorted({1, 6, batch_size})]  # 6: its own default
     except ImportError:
@@ -240,6 +267,9 @@ def main() -> None:
     source.add_argument("--data", type=Path, help="folder with sroie_lines and iiit5k")
     source.add_argument("--set", action="append", metavar="NAME=PARQUET", help="lines of yours")
     parser.add_argument("--model", default=str(default_checkpoint()), help="folder; the shipped checkpoint by default")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="PARQUET", help="lines for int8; with --data, of its receipts"
+    )
     parser.add_argument("--images", type=int, default=1000, help="at most, of each set, drawn by --seed")
     parser.add_argument("--singles", type=int, default=100, help="images that are read one at a time for the latency")
     parser.add_argument("--rounds", type=int, default=3)
@@ -258,7 +288,8 @@ def main() -> None:
         if arguments.data
         else {name: Path(file) for name, file in (entry.split("=", 1) for entry in arguments.set)}
     )
-    readers, absent = load_readers(arguments.model, arguments.batch_size, arguments.threads)
+    calibration = arguments.calibration or (arguments.data and arguments.data / CALIBRATION)
+    readers, absent = load_readers(arguments.model, calibration, arguments.batch_size, arguments.threads)
     machine, found = hardware(), peer_versions()
     conditions = (
         f"{machine['cpu']}, {arguments.threads} threads, batches of {arguments.batch_size}, from encoded bytes, "
@@ -269,7 +300,7 @@ def main() -> None:
     record["settings"] = {
         name: value
         for name, value in vars(arguments).items()
-        if name not in ("data", "set", "model", "output", "record")
+        if name not in ("data", "set", "model", "calibration", "output", "record")
     }
     record |= {"model": Path(arguments.model).name, "not_installed": absent, "sets": {}, "speed": []}
     for name, path in sets.items():

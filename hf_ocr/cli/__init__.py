@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from hf_ocr.cli import bundle, calibrate, convert, evaluate, info, inspect, push, read
+from hf_ocr.cli import bundle, calibrate, convert, evaluate, export, info, inspect, push, read
 from hf_ocr.cli.loading import CommandError
 
 __all__ = ["main"]
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="hf-ocr", description="Reads images of text lines and words.")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    for verb in (read, evaluate, inspect, calibrate, info, convert, bundle, push):
+    for verb in (read, evaluate, inspect, calibrate, info, convert, export, bundle, push):
         verb.add_parser(verbs)
     options = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):

@@ -1,11 +1,13 @@
 """A recognizer as a folder for ONNX Runtime: the network, the processor's files, and code that reads with them."""
 
+import logging
 import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hf_ocr.export import onnx_reader
@@ -109,23 +111,28 @@ def quantize(path: str, inputs: list[dict[str, Any]]) -> str:
             return next(remaining, None)
 
     static, quantized = f"{path}.static", f"{path}.int8"
-    quantize_static(
-        path,
-        static,
-        Inputs(),
-        op_types_to_quantize=["Conv", "Mul"],  # Mul: the masks, which would else go to float32 and back
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
-    quantize_dynamic(static, quantized, op_types_to_quantize=["LSTM", "MatMul"], weight_type=QuantType.QInt8)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # both advise to fold what is folded already
+    try:
+        quantize_static(
+            path,
+            static,
+            Inputs(),
+            op_types_to_quantize=["Conv", "Relu", "MaxPool", "Mul"],  # the masks, Mul, would go to float32 and back
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        quantize_dynamic(static, quantized, op_types_to_quantize=["LSTM", "MatMul"], weight_type=QuantType.QInt8)
+    finally:
+        logging.disable(disabled)
     return quantized
 
 
-def _inputs(processor: Any, image: Any, padded: bool) -> dict[str, Any]:
+def _inputs(processor: Any, image: Any, padded: bool) -> dict[str, np.ndarray]:
     features = processor(images=[image], return_tensors="np")
     pixel_values, widths = (features[name] for name in INPUTS)
     if padded:
         behind = bucket_width(int(widths[0])) - pixel_values.shape[-1]
-        pixel_values = torch.nn.functional.pad(torch.from_numpy(pixel_values), (0, behind)).numpy()
+        pixel_values = np.pad(pixel_values, ((0, 0), (0, 0), (0, 0), (0, behind)))
     return dict(zip(INPUTS, (pixel_values, widths), strict=True))

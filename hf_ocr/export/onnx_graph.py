@@ -33,15 +33,13 @@ def crnn_graph(model: CrnnForTextRecognition) -> Any:
         model: a `reading_copy` in float32: batch norms are expected to be folded into the convolutions.
     """
     graph = _Graph()
-    hidden, widths = graph.mask("pixel_values", "widths"), "widths"
+    hidden, widths = "pixel_values", "widths"
     for layer in cast(Iterable[CrnnConvolution], model.crnn.convolutions):
-        hidden = graph.node("Relu", graph.convolution(hidden, layer.convolution))
+        hidden = graph.node("Relu", graph.convolution(graph.mask(hidden, widths), layer.convolution))
         widths = graph.output_length(widths, layer.convolution)
-        hidden = graph.mask(hidden, widths)
         if layer.pool is not None:  # behind a ReLU the zeros of the mask equal the pool's own padding
-            hidden = graph.node("MaxPool", hidden, **_window(layer.pool))
+            hidden = graph.node("MaxPool", graph.mask(hidden, widths), **_window(layer.pool))
             widths = graph.output_length(widths, layer.pool)
-            hidden = graph.mask(hidden, widths)
     hidden = graph.node("Squeeze", hidden, graph.integers(2))
     hidden = graph.node("Transpose", hidden, perm=[2, 0, 1])  # (T, B, C)
     lengths = graph.node("Cast", widths, to="INT32")
@@ -109,6 +107,7 @@ class _Graph:
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
+        self.masks: dict[str, str] = {}
 
     def node(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         from onnx import TensorProto, helper
@@ -134,16 +133,19 @@ class _Graph:
 
     def mask(self, hidden: str, widths: str) -> str:
         """(B, C, H, W) with the columns behind the valid widths set to 0."""
-        width = self.node("Squeeze", self.node("Shape", hidden, start=3), self.integers(0))
-        columns = self.node("Range", self.integer(0), width, self.integer(1))
-        valid = self.node("Less", columns, self.node("Unsqueeze", widths, self.integers(1, 2, 3)))
-        return self.node("Mul", hidden, self.node("Cast", valid, to="FLOAT"))
+        if widths not in self.masks:  # layers that leave the width as it is share one
+            width = self.node("Squeeze", self.node("Shape", hidden, start=3), self.integers(0))
+            columns = self.node("Range", self.integer(0), width, self.integer(1))
+            valid = self.node("Less", columns, self.node("Unsqueeze", widths, self.integers(1, 2, 3)))
+            self.masks[widths] = self.node("Cast", valid, to="FLOAT")
+        return self.node("Mul", hidden, self.masks[widths])
 
     def output_length(self, lengths: str, layer: nn.Conv2d | nn.MaxPool2d) -> str:
         window = _window(layer)
         kernel, stride, padding = window["kernel_shape"][1], window["strides"][1], window["pads"][1]
-        moved = self.node("Add", lengths, self.integer(2 * padding - kernel + stride))
-        return moved if stride == 1 else self.node("Div", moved, self.integer(stride))
+        if more := 2 * padding - kernel + stride:
+            lengths = self.node("Add", lengths, self.integer(more))
+        return lengths if stride == 1 else self.node("Div", lengths, self.integer(stride))
 
     def convolution(self, hidden: str, layer: nn.Conv2d) -> str:
         assert layer.bias is not None

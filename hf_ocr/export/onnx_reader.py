@@ -90,7 +90,8 @@ class Reading:
     @cached_property
     def score(self) -> float:
         """P(text | image) in [0, 1], of "" too; computed when it is asked for."""
-        return 0.0 if self._lattice is None else min(math.exp(self._lattice.log_probability()), 1.0)
+        # In float32, as the pipeline has it: what is too small for that is 0 in both, and then the first reading stays.
+        return 0.0 if self._lattice is None else min(float(np.exp(np.float32(self._lattice.log_probability()))), 1.0)
 
     def _score_a_character(self) -> float:
         return float(self.score ** (1 / max(len(self.text), 1)))

@@ -39,6 +39,7 @@ LAYERS = {
     "bundle": 4,
     "calibration": 4,
     "convert": 4,
+    "export": 4,
     "push": 4,
     "cli": 5,
 }

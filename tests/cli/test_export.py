@@ -1,0 +1,50 @@
+"""`hf-ocr export`."""
+
+from pathlib import Path
+
+import pytest
+from tiny_recognizer import lines, tiny_recognizer
+
+from hf_ocr.bundle import save_bundle
+from hf_ocr.cli import main
+from hf_ocr.export.onnx_reader import OnnxReader
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return str(save_bundle(*tiny_recognizer(), tmp_path / "checkpoint"))
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_it_writes_what_reads(capsys, tmp_path, checkpoint, int8):
+    folder = str(tmp_path / "onnx")
+    calibration = ["--int8", "--calibration", str(SAMPLES)] if int8 else []
+    assert main(["export", checkpoint, folder, "--to", "onnx", *calibration]) == 0
+    output = capsys.readouterr()
+    assert output.out.startswith(f"{folder}: {'int8' if int8 else 'float32'} for ONNX Runtime")
+    assert OnnxReader(folder).read(lines(1)[0]).text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--int8"], "--calibration"),
+        (["--calibration", "nowhere"], "go together"),
+        (["--int8", "--calibration", "nowhere"], "no such file"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(capsys, tmp_path, checkpoint, arguments, said):
+    assert main(["export", checkpoint, str(tmp_path / "onnx"), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("hf-ocr: ") and error.count("\n") == 1
+
+
+def test_a_file_in_the_way(capsys, tmp_path, checkpoint):
+    (tmp_path / "file").touch()
+    assert main(["export", checkpoint, str(tmp_path / "file")]) == 1
+    assert "is a file" in capsys.readouterr().err

@@ -1,0 +1,149 @@
+"""The reader of an exported network reads what the pipeline reads, and needs neither torch nor the package."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from subprocess import run
+
+import numpy as np
+import pytest
+import torch
+from contracts.tiny_configs import tiny_model, tiny_processor
+from PIL import Image
+from tiny_recognizer import lines, tiny_recognizer
+from transformers import pipeline
+
+from hf_ocr.data.lines import read_lines
+from hf_ocr.export.onnx_export import export_onnx
+from hf_ocr.export.onnx_reader import OnnxReader
+from hf_ocr.models.ctc import greedy_search
+from hf_ocr.models.image_loading import ImageError
+from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition
+from hf_ocr.models.reading import read_images
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+
+
+def tiny_pp_ocr():
+    return tiny_model(PpOcrForTextRecognition), tiny_processor(PpOcrForTextRecognition)
+
+
+@pytest.fixture(scope="module", params=[tiny_recognizer, tiny_pp_ocr])
+def exported(request, tmp_path_factory):
+    """Model and processor, and the reader of the folder they were exported to."""
+    model, processor = request.param()
+    folder = export_onnx(model, processor, tmp_path_factory.mktemp("exported"))
+    return model, processor, OnnxReader(folder, threads=2)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """The pipeline with the shipped checkpoint in float32, and the folder it was exported to."""
+    read = pipeline("text-recognition", dtype=torch.float32)
+    return read, export_onnx(read.model, read.processor, tmp_path_factory.mktemp("shipped"))
+
+
+def test_it_reads_as_the_pipeline_does(exported):
+    """Wide and tall lines, in grey and in colour; a network of random weights doubts them all."""
+    model, processor, reader = exported
+    images = [*lines(8), *(image.rotate(90, expand=True) for image in lines(4, seed=2)), lines(1)[0].convert("RGB")]
+    want = read_images(model.reading_copy(torch.float32), processor, images)
+    got = list(reader.read_many(images))
+    assert [reading.text for reading in got] == [reading.text for reading in want]
+    assert len({reading.text for reading in got}) > 4
+    np.testing.assert_allclose([r.score for r in got], [r.score for r in want], rtol=1e-2, atol=1e-6)
+    assert [reader.read(image).text for image in images] == [reading.text for reading in want]
+
+
+def test_it_reads_the_samples_as_the_pipeline_does(shipped):
+    read, folder = shipped
+    images = [row["image"] for row in read_lines(SAMPLES)]
+    want = [result[0] for result in read(images, return_scores=True)]
+    got = list(OnnxReader(folder).read_many(images))
+    assert [reading.text for reading in got] == [result["generated_text"] for result in want]
+    np.testing.assert_allclose([reading.score for reading in got], [result["score"] for result in want], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sroie_lines/validation", "iiit5k/train"])
+def test_it_reads_a_thousand_real_lines_as_the_pipeline_does(shipped, name):
+    file = SAMPLES.parent.parent / "shared" / "data" / f"{name}.parquet"
+    if not file.is_file():
+        pytest.skip(f"no {file.name} of {file.parent.name} below shared/data")
+    read, folder = shipped
+    images = [row["image"] for row in read_lines(file).select(range(1000))]
+    want = [result[0]["generated_text"] for result in read(images)]
+    assert [reading.text for reading in OnnxReader(folder).read_many(images)] == want
+
+
+def test_the_folder_reads_without_torch(shipped, tmp_path):
+    """Moved elsewhere, in a process of its own; as a module and as a command."""
+    folder = Path(shutil.copytree(shipped[1], tmp_path / "moved"))
+    sample = str(SAMPLES / "web-menu.png")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = f"""
+import sys
+from onnx_reader import OnnxReader
+print(OnnxReader(".").read({sample!r}).text)
+assert not {{"torch", "transformers", "hf_ocr"}} & set(sys.modules), sys.modules
+"""
+    (folder / "try.py").write_text(code, encoding="utf-8")
+    want = shipped[0](sample)[0]["generated_text"]
+    done = run([sys.executable, "try.py"], cwd=folder, env=environment, capture_output=True, encoding="utf-8")
+    assert (done.stdout, done.stderr) == (f"{want}\n", "")
+    command = [sys.executable, str(folder / "onnx_reader.py"), sample, "nowhere.png", sample]
+    done = run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
+    assert done.stdout == f"{sample}\t{want}\n" * 2
+    assert "nowhere.png" in done.stderr and "Traceback" not in done.stderr and done.returncode == 1
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 300])
+def test_text_and_score_are_those_of_the_search_in_torch(exported, frames):
+    reader = exported[2]
+    logits = 3 * torch.randn(20, frames, len(reader._characters), generator=torch.Generator().manual_seed(frames))
+    logits[::2, ..., 0] += 8  # mostly blank, and the empty text
+    logits[1::4, :, 2] += 5  # runs of one character
+    want = greedy_search(logits, torch.full((20,), frames), with_characters=False)
+    for row, sequence, score in zip(logits.numpy(), want.sequences.tolist(), want.scores.tolist(), strict=True):
+        reading = reader._decode(row)
+        assert reading.text == "".join(reader._characters[symbol] for symbol in sequence)
+        assert reading.score == pytest.approx(score, rel=1e-3, abs=1e-30)
+
+
+def test_a_broken_image_stands_in_its_place(exported):
+    reader, (good,) = exported[2], lines(1)
+    readings = list(reader.read_many([good, b"no image", good, Image.new("L", (2, 2))], on_error="skip"))
+    assert readings[0].text == readings[2].text == reader.read(good).text
+    assert "bytes object" in readings[1].error and "too small" in readings[3].error and readings[1].score == 0
+    with pytest.raises(ImageError, match="bytes object"):
+        list(reader.read_many([good, b"no image"]))
+
+
+def test_images_are_taken_lazily(exported):
+    taken = []
+
+    def source():
+        for index, image in enumerate(lines(60)):
+            taken.append(index)
+            yield image
+
+    readings = exported[2].read_many(source())
+    next(readings)
+    assert len(taken) < 20
+    assert sum(1 for _ in readings) == 59
+
+
+def test_what_does_not_belong_together_is_refused(shipped, tmp_path):
+    with pytest.raises(FileNotFoundError, match="hf-ocr export"):
+        OnnxReader(tmp_path)
+    with pytest.raises(ValueError, match="threads is 0"):
+        OnnxReader(shipped[1], threads=0)
+    folder = Path(shutil.copytree(shipped[1], tmp_path / "other"))
+    (folder / "vocab.json").write_text(json.dumps({"<pad>": 0, "a": 1}))
+    with pytest.raises(ValueError, match=r"2 symbols in vocab.json, 341 outputs"):
+        OnnxReader(folder)
