@@ -3,13 +3,18 @@
 import argparse
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any
 
 from hf_ocr.cli.loading import CommandError, load_reader, one_line
 from hf_ocr.data.lines import read_lines
 from hf_ocr.export.onnx_export import ExportError, export_onnx
+from hf_ocr.export.onnx_reader import OnnxReader
+from hf_ocr.metrics import character_error_rate
+from hf_ocr.text import ignore_case
 
-CALIBRATION_LINES = 128  # evenly spaced among those given
+CALIBRATION_LINES, MEASURED_LINES = 128, 256  # at most; drawn from those given
 
 EPILOG = """\
 onnx: the network for ONNX Runtime, the alphabet, and onnx_reader.py, which needs onnxruntime, NumPy and Pillow and
@@ -18,7 +23,8 @@ neither torch nor this package. Recognizers with CTC (CRNN, PP-OCR) can be expor
 
 With --int8 the network computes in whole numbers: a quarter of the size, and faster where the CPU has instructions for
 it (AVX512-VNNI and the like). The ranges of its values come from lines like those that it will read (--calibration,
-DATA as for `inspect`). Measure what it reads: python scripts/benchmark_reading.py --model MODEL --calibration DATA ...
+DATA as for `inspect`). What that costs and gains is measured on others of these lines, which it needs the extra `train`
+for, and printed beside the figures of float32.
 
 examples:
   hf-ocr export runs/mine/best mine-onnx
@@ -48,28 +54,52 @@ def run(options: argparse.Namespace) -> int:
     """Export, and say what was written."""
     if options.int8 != (options.calibration is not None):
         raise CommandError(
-            "--int8 and --calibration DATA go together. Give a hundred lines or so like those that will be read; "
-            "their texts are not used."
+            "--int8 and --calibration DATA go together. Give a few hundred lines like those that will be read."
         )
     if Path(options.folder).is_file():
         raise CommandError(f"{options.folder}: is a file. Expected a folder, which is made if it does not exist.")
-    images = _calibration_images(options.calibration) if options.int8 else None
+    rows = _lines(options.calibration) if options.int8 else []
+    calibration = max(min(CALIBRATION_LINES, len(rows) // 2), 1)
     reader = load_reader(options.model)
     try:
-        folder = export_onnx(reader.model, reader.processor, options.folder, images)
+        folder = export_onnx(
+            reader.model,
+            reader.processor,
+            options.folder,
+            (row["image"] for row in islice(rows, calibration)) if options.int8 else None,
+        )
+        print(f"{folder}: {'int8' if options.int8 else 'float32'} for ONNX Runtime, {_size(folder):.1f} MB")
+        if measured := list(islice(rows, calibration, calibration + MEASURED_LINES)):
+            with TemporaryDirectory() as float32:
+                export_onnx(reader.model, reader.processor, float32)
+                print(f"{len(measured)} other lines of {options.calibration}:")
+                for name, exported in (("int8", folder), ("float32", Path(float32))):
+                    print(f"{name:8} {_figures(exported, measured)}")
     except (ExportError, ValueError) as error:
         raise CommandError(one_line(error)) from error
-    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    print(f"{folder}: {'int8' if options.int8 else 'float32'} for ONNX Runtime, {size:.1f} MB")
     return 0
 
 
-def _calibration_images(source: str) -> list[Any]:
+def _lines(source: str) -> Any:
     try:
-        rows = read_lines(source)
+        return read_lines(source).shuffle(seed=0)
     except ImportError as error:
         raise CommandError('datasets is not installed. Install it with pip install "hf-ocr[train]".') from error
     except ValueError as error:
         raise CommandError(one_line(error)) from error
-    step = max(len(rows) // CALIBRATION_LINES, 1)
-    return [rows[index]["image"] for index in islice(range(0, len(rows), step), CALIBRATION_LINES)]
+
+
+def _figures(folder: Path, rows: list[dict[str, Any]]) -> str:
+    """What it reads of these lines, ignoring case as labels often do, how fast, and its size."""
+    reader = OnnxReader(folder)
+    reader.read(rows[0]["image"])
+    start = perf_counter()
+    texts = [reading.text for reading in reader.read_many(row["image"] for row in rows)]
+    speed = len(rows) / (perf_counter() - start)
+    rate = character_error_rate(texts, [row["text"] for row in rows], ignore_case)
+    return f"CER ignoring case {100 * rate:.2f} %, {speed:.0f} lines a second, {_size(folder):.1f} MB"
+
+
+def _size(folder: Path) -> float:
+    """MB of the files."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6

@@ -59,8 +59,6 @@ def export_onnx(
             f"{type(model).__name__}: cannot be exported to ONNX. Expected a recognizer with CTC: "
             f"{CrnnForTextRecognition.__name__} or {PpOcrForTextRecognition.__name__}."
         )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     copy = model.reading_copy(torch.float32)
     padded = isinstance(copy, PpOcrForTextRecognition)
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,6 +72,8 @@ def export_onnx(
         network = onnx.load(path)
     onnx.helper.set_model_props(network, {PADDING: "bucket" if padded else "none"})
     onnx.checker.check_model(network, full_check=calibration_images is None)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     onnx.save(network, str(folder / MODEL))
     processor.save_pretrained(folder)
     for module in (onnx_reader, image_loading, line_preparation):
@@ -87,8 +87,8 @@ def quantize(path: str, inputs: list[dict[str, Any]]) -> str:
     """Write a copy of an ONNX file that computes in int8, beside it.
 
     Convolutions: static, a scale for each channel of the weights and one for each activation, from the range that it
-    takes over `inputs`. LSTMs and matrix products: dynamic, activations by the range of each call. A row of
-    a batch then depends on the others in its last digits: read images one at a time, as `OnnxReader` does.
+    takes over `inputs`. LSTMs and matrix products: dynamic, activations by the range of each call. A row of a batch
+    then depends on the others in its last digits: read images one at a time, as `OnnxReader` does.
 
     Args:
         path: of the file in float32.

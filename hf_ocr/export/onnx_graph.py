@@ -25,9 +25,8 @@ INPUTS, OUTPUTS = ("pixel_values", "widths"), ("logits", "logit_lengths")
 def crnn_graph(model: CrnnForTextRecognition) -> Any:
     """A CRNN as an `onnx.ModelProto`.
 
-    Built node by node. Each bidirectional layer is one LSTM node with the lengths of its rows, which ONNX Runtime
-    computes far faster than two directions and the reversals between them; exporters trace the reversal of the module
-    instead, and one of them freezes its time axis.
+    Built node by node, so that each bidirectional layer is one LSTM node with the lengths of its rows: equal to the
+    reversal within the valid lengths that the module computes, whose time axis a traced graph would freeze.
 
     Args:
         model: a `reading_copy` in float32: batch norms are expected to be folded into the convolutions.

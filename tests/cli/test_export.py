@@ -28,6 +28,8 @@ def test_it_writes_what_reads(capsys, tmp_path, checkpoint, int8):
     output = capsys.readouterr()
     assert output.out.startswith(f"{folder}: {'int8' if int8 else 'float32'} for ONNX Runtime")
     assert OnnxReader(folder).read(lines(1)[0]).text
+    measured = [line.split()[0] for line in output.out.splitlines()[2:]]
+    assert measured == (["int8", "float32"] if int8 else []) and ("9 other lines" in output.out) == int8
 
 
 @pytest.mark.parametrize(
