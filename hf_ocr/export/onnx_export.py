@@ -12,7 +12,7 @@ import torch
 
 from hf_ocr.export import onnx_reader
 from hf_ocr.export.onnx_graph import INPUTS, crnn_graph, pp_ocr_graph
-from hf_ocr.export.onnx_reader import MODEL, PADDING
+from hf_ocr.export.onnx_reader import MODEL, PADDING, TEMPERATURE
 from hf_ocr.models import image_loading, line_preparation
 from hf_ocr.models.line_preparation import bucket_width
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
@@ -70,7 +70,8 @@ def export_onnx(
         if calibration_images is not None:
             path = quantize(path, [_inputs(processor, image, padded) for image in calibration_images])
         network = onnx.load(path)
-    onnx.helper.set_model_props(network, {PADDING: "bucket" if padded else "none"})
+    entries = {PADDING: "bucket" if padded else "none", TEMPERATURE: repr(float(copy.config.temperature))}
+    onnx.helper.set_model_props(network, entries)
     onnx.checker.check_model(network, full_check=calibration_images is None)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

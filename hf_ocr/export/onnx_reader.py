@@ -39,7 +39,9 @@ from hf_ocr.models.line_preparation import (
 )
 
 MODEL = "model.onnx"
-PADDING = "padding"  # entry of the model's metadata: "bucket" for a network that wants images padded to `bucket_width`
+# Entries of the model's metadata: "bucket" for a network that wants images padded to `bucket_width`, and what divides the
+# logits where scores are taken (Guo et al. 2017).
+PADDING, TEMPERATURE = "padding", "temperature"
 SPECIAL_TOKENS = ("pad_token", "unk_token", "bos_token", "eos_token")
 AHEAD = 4  # images a thread that are under way before the first is asked for
 RESCALED = 64  # frames after which the sums of a lattice are scaled, so that none leaves the range of float64
@@ -53,8 +55,16 @@ class _Lattice:
     symbols: np.ndarray  # int64 (characters,)
     path: float  # log probability of the best path
 
-    def log_probability(self) -> float:
-        """log P(text | image): the sum over all paths of the text (Graves et al. 2006)."""
+    @classmethod
+    def of(cls, logits: np.ndarray, symbols: np.ndarray) -> "_Lattice":
+        """Of float32 (T, V), the largest of each frame 0."""
+        states = np.zeros(2 * len(symbols) + 1, dtype=np.int64)
+        states[1::2] = symbols
+        path = -float(np.log(np.exp(logits).sum(-1)).sum(dtype=np.float64))
+        return cls(np.exp(logits[:, states].astype(np.float64)), symbols, path)
+
+    def probability(self) -> float:
+        """P(text | image): the sum over all paths of the text (Graves et al. 2006)."""
         states = self.ratios.shape[1]
         skips = np.zeros(states)  # from character to character, where they differ
         skips[3::2] = self.symbols[1:] != self.symbols[:-1]
@@ -71,7 +81,8 @@ class _Lattice:
                 sums /= largest
                 log_scale += math.log(largest)
         total = sums[-1] + sums[-2]  # in front of the one state of "" lies a zero
-        return log_scale + math.log(total) if total else -math.inf
+        # In float32, as the pipeline has it: what is too small for that is 0 in both, and then the first reading stays.
+        return min(float(np.exp(np.float32(log_scale + math.log(total)))), 1.0) if total else 0.0
 
 
 @dataclass(frozen=True)
@@ -85,22 +96,23 @@ class Reading:
 
     text: str
     error: str | None = None
-    _lattice: _Lattice | None = None
+    _raw: _Lattice | None = None  # at temperature 1, by which readings are chosen
+    _scored: _Lattice | None = None  # at the temperature of the model
 
     @cached_property
     def score(self) -> float:
         """P(text | image) in [0, 1], of "" too; computed when it is asked for."""
-        # In float32, as the pipeline has it: what is too small for that is 0 in both, and then the first reading stays.
-        return 0.0 if self._lattice is None else min(float(np.exp(np.float32(self._lattice.log_probability()))), 1.0)
+        return 0.0 if self._scored is None else self._scored.probability()
 
-    def _score_a_character(self) -> float:
-        return float(self.score ** (1 / max(len(self.text), 1)))
+    @cached_property
+    def _quality(self) -> float:
+        """The probability a character at temperature 1."""
+        return 0.0 if self._raw is None else float(self._raw.probability() ** (1 / max(len(self.text), 1)))
 
     def _is_doubtful(self) -> bool:
         # One path is never more probable than all of them, and known at once.
-        assert self._lattice is not None
-        path = math.exp(self._lattice.path / max(len(self.text), 1))
-        return path < DOUBTFUL and self._score_a_character() < DOUBTFUL
+        assert self._raw is not None
+        return math.exp(self._raw.path / max(len(self.text), 1)) < DOUBTFUL and self._quality < DOUBTFUL
 
 
 class OnnxReader:
@@ -132,7 +144,8 @@ class OnnxReader:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: is not there. Expected a folder that `hf-ocr export` wrote.")
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._padded = self._session.get_modelmeta().custom_metadata_map.get(PADDING) == "bucket"
+        entries = self._session.get_modelmeta().custom_metadata_map
+        self._padded, self._temperature = entries.get(PADDING) == "bucket", float(entries.get(TEMPERATURE, 1))
         settings = _json(folder, "preprocessor_config.json")
         self._height, self._num_channels = settings["height"], settings["num_channels"]
         self._widths = settings["min_width"], settings["max_width"]
@@ -211,17 +224,16 @@ class OnnxReader:
         kept[1:] &= best[1:] != best[:-1]
         symbols = best[kept]
         logits = logits - np.take_along_axis(logits, best[:, None], -1)
-        path = -float(np.log(np.exp(logits).sum(-1)).sum(dtype=np.float64))
-        states = np.zeros(2 * len(symbols) + 1, dtype=np.int64)
-        states[1::2] = symbols
-        lattice = _Lattice(np.exp(logits[:, states].astype(np.float64)), symbols, path)
-        return Reading("".join(self._characters[symbol] for symbol in symbols), None, lattice)
+        raw = scored = _Lattice.of(logits, symbols)
+        if self._temperature != 1:
+            scored = _Lattice.of(logits / np.float32(self._temperature), symbols)
+        return Reading("".join(self._characters[symbol] for symbol in symbols), None, raw, scored)
 
 
 def _best(candidates: Iterable[tuple[np.ndarray, Reading]]) -> tuple[np.ndarray, Reading]:
     """The first of the best by probability a character; one alone needs no score."""
     candidates = list(candidates)
-    return candidates[0] if len(candidates) == 1 else max(candidates, key=lambda found: found[1]._score_a_character())
+    return candidates[0] if len(candidates) == 1 else max(candidates, key=lambda found: found[1]._quality)
 
 
 def _cores() -> int:
