@@ -39,8 +39,8 @@ from hf_ocr.models.line_preparation import (
 )
 
 MODEL = "model.onnx"
-# Entries of the model's metadata: "bucket" for a network that wants images padded to `bucket_width`, and what divides the
-# logits where scores are taken (Guo et al. 2017).
+# Entries of the model's metadata: "bucket" for a network that wants images padded to `bucket_width`, and what divides
+# the logits where scores are taken (Guo et al. 2017).
 PADDING, TEMPERATURE = "padding", "temperature"
 SPECIAL_TOKENS = ("pad_token", "unk_token", "bos_token", "eos_token")
 AHEAD = 4  # images a thread that are under way before the first is asked for
