@@ -1,8 +1,19 @@
 """Configuration of the convolutional recurrent neural network (CRNN) for text lines."""
 
+from math import prod
 from typing import Any, Literal
 
 from .configuration_text_recognition import TextRecognitionConfig
+from .setting_checks import (
+    MAX_SYMBOLS,
+    check_choice,
+    check_integer,
+    check_list,
+    check_number,
+    check_pair,
+)
+
+MAX_PARAMETERS = 1 << 28  # 1 GB in float32; the paper's network has 8 million
 
 
 class CrnnConfig(TextRecognitionConfig):
@@ -32,7 +43,8 @@ class CrnnConfig(TextRecognitionConfig):
         empty_labels: "error", "skip", or "blank": train the line to read as nothing.
 
     Raises:
-        ValueError: lists of unequal length, or a trunk that does not end at height 1.
+        ValueError: lists of unequal length, a trunk that does not end at height 1, a setting of the wrong type or
+            beyond its bounds, or more than 268 million parameters.
     """
 
     model_type = "crnn"
@@ -58,14 +70,15 @@ class CrnnConfig(TextRecognitionConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        lists = ("conv_channels", "conv_kernels", "conv_strides", "conv_paddings", "conv_batch_norm",
-                 "pool_kernels", "pool_strides", "pool_paddings")  # fmt: skip
-        counts = {name: len(getattr(self, name)) for name in lists}
-        if len(set(counts.values())) != 1:
-            raise ValueError(f"CrnnConfig: every layer list needs one entry a layer, got {counts}. Give equal lengths.")
-        for name, allowed in (("invalid_labels", ("error", "skip")), ("empty_labels", ("error", "skip", "blank"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"CrnnConfig: {name} is {getattr(self, name)!r}, expected one of {allowed}.")
+        self._check_integers(
+            vocab_size=(2, MAX_SYMBOLS), image_height=(1, 1024), lstm_hidden_size=(1, 4096), num_lstm_layers=(1, 16)
+        )
+        check_choice("CrnnConfig: num_channels", self.num_channels, (1, 3))
+        check_choice("CrnnConfig: lstm_projection", self.lstm_projection, (True, False))
+        check_choice("CrnnConfig: invalid_labels", self.invalid_labels, ("error", "skip"))
+        check_choice("CrnnConfig: empty_labels", self.empty_labels, ("error", "skip", "blank"))
+        check_number("CrnnConfig: dropout", self.dropout, 0, 1)
+        self._check_trunk()
         height = self.image_height
         for kernel, stride, padding in self.downsampling():
             height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
@@ -74,6 +87,43 @@ class CrnnConfig(TextRecognitionConfig):
                 f"CrnnConfig: the trunk reduces image_height={self.image_height} px to {height} rows, expected 1. "
                 "Change image_height, or the kernels and strides of the last layers."
             )
+
+        parameters = self._parameter_count()
+        if parameters > MAX_PARAMETERS:
+            raise ValueError(
+                f"CrnnConfig: the network has {parameters:,} parameters, expected at most {MAX_PARAMETERS:,}. "
+                "Take fewer channels or units, or a smaller alphabet."
+            )
+
+    def _check_trunk(self) -> None:
+        names = ("conv_channels", "conv_kernels", "conv_strides", "conv_paddings", "conv_batch_norm",
+                 "pool_kernels", "pool_strides", "pool_paddings")  # fmt: skip
+        lists = {name: getattr(self, name) for name in names}
+        for name, entries in lists.items():
+            check_list(f"CrnnConfig: {name}", entries, 1, 64)
+        counts = {name: len(entries) for name, entries in lists.items()}
+        if len(set(counts.values())) != 1:
+            raise ValueError(f"CrnnConfig: every layer list needs one entry a layer, got {counts}. Give equal lengths.")
+        for i in range(len(self.conv_channels)):
+            check_integer(f"CrnnConfig: conv_channels[{i}]", self.conv_channels[i], 1, 4096)
+            check_choice(f"CrnnConfig: conv_batch_norm[{i}]", self.conv_batch_norm[i], (True, False))
+            check_pair(f"CrnnConfig: conv_kernels[{i}]", self.conv_kernels[i], 1, 64)
+            check_pair(f"CrnnConfig: conv_strides[{i}]", self.conv_strides[i], 1, 64)
+            check_pair(f"CrnnConfig: conv_paddings[{i}]", self.conv_paddings[i], 0, 64)
+            if self.pool_kernels[i] is not None:
+                check_pair(f"CrnnConfig: pool_kernels[{i}]", self.pool_kernels[i], 1, 64)
+                check_pair(f"CrnnConfig: pool_strides[{i}]", self.pool_strides[i], 1, 64)
+                # PyTorch: a window of padding alone has no maximum.
+                check_pair(f"CrnnConfig: pool_paddings[{i}]", self.pool_paddings[i], 0, min(self.pool_kernels[i]) // 2)
+
+    def _parameter_count(self) -> int:
+        """Of the weights; the biases are few."""
+        channels = [self.num_channels, *self.conv_channels]
+        trunk = sum(channels[i] * channels[i + 1] * prod(kernel) for i, kernel in enumerate(self.conv_kernels))
+        hidden = self.lstm_hidden_size
+        recurrent = 8 * hidden * (channels[-1] + hidden)
+        recurrent += (self.num_lstm_layers - 1) * (8 * hidden * 3 * hidden + 2 * hidden * hidden)
+        return trunk + recurrent + 2 * hidden * self.vocab_size
 
     def downsampling(self) -> list[tuple[Any, Any, Any]]:
         """(kernel, stride, padding), each (height, width), of all convolutions and pools in order of execution."""

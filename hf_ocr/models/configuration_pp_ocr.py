@@ -6,6 +6,7 @@ from typing import Any, Literal
 from transformers import PPLCNetV4Config, PPOCRV6SmallRecConfig
 
 from .configuration_text_recognition import TextRecognitionConfig
+from .setting_checks import MAX_SYMBOLS, check_choice, check_integer, check_list, check_number, check_pair
 
 STEM_STRIDE = 4  # of PP-LCNetV4's stem, both ways
 POOL = (3, 2)  # rows and columns that become one frame, behind the last stage
@@ -45,7 +46,8 @@ class PpOcrConfig(TextRecognitionConfig):
         empty_labels: "error", "skip", or "blank": train the line to read as nothing.
 
     Raises:
-        ValueError: a trunk that does not end at 3 rows, or frames that do not fill the padded width.
+        ValueError: a trunk that does not end at 3 rows, frames that do not fill the padded width, blocks that do not
+            follow from one another, or a setting of the wrong type or beyond its bounds.
     """
 
     model_type = "pp_ocr"
@@ -69,9 +71,28 @@ class PpOcrConfig(TextRecognitionConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        for name, allowed in (("invalid_labels", ("error", "skip")), ("empty_labels", ("error", "skip", "blank"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"PpOcrConfig: {name} is {getattr(self, name)!r}, expected one of {allowed}.")
+        self._check_integers(
+            vocab_size=(2, MAX_SYMBOLS),
+            image_height=(1, 1024),
+            squeeze_reduction=(1, 64),
+            hidden_size=(1, 2048),
+            num_hidden_layers=(0, 32),
+            num_attention_heads=(1, 64),
+        )
+        check_choice("PpOcrConfig: num_channels", self.num_channels, (1, 3))
+        check_choice("PpOcrConfig: freeze_batch_norm", self.freeze_batch_norm, (True, False))
+        check_choice("PpOcrConfig: invalid_labels", self.invalid_labels, ("error", "skip"))
+        check_choice("PpOcrConfig: empty_labels", self.empty_labels, ("error", "skip", "blank"))
+        check_number("PpOcrConfig: mlp_ratio", self.mlp_ratio, 0.1, 16)
+        check_number("PpOcrConfig: dropout", self.dropout, 0, 1)
+        check_pair("PpOcrConfig: stem_channels", self.stem_channels, 2, 2048)
+        check_pair("PpOcrConfig: conv_kernel_size", self.conv_kernel_size, 1, 31)
+        self._check_stages()
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"PpOcrConfig: hidden_size is {self.hidden_size}, expected a multiple of num_attention_heads, "
+                f"{self.num_attention_heads}. Change either."
+            )
         rows = -(-self.image_height // (STEM_STRIDE * self._stride(0)))
         if rows != POOL[0]:
             raise ValueError(
@@ -83,6 +104,22 @@ class PpOcrConfig(TextRecognitionConfig):
                 f"PpOcrConfig: a frame is {self.frame_width} px wide, expected a divisor of 32, the step in which "
                 "images are padded. Change the strides of the stages."
             )
+
+    def _check_stages(self) -> None:
+        check_list("PpOcrConfig: stages", self.stages, 4, 4)
+        channels = self.stem_channels[1]
+        for number, stage in enumerate(self.stages):
+            check_list(f"PpOcrConfig: stages[{number}]", stage, 1, 32)
+            for block in stage:
+                name = f"PpOcrConfig: a block of stages[{number}]"
+                check_list(name, block, 5, 5)
+                kernel, before, behind, stride, squeezed = block
+                check_choice(f"{name}: kernel", kernel, (1, 3, 5, 7, 9))
+                check_choice(f"{name}: channels in", before, (channels,))
+                check_integer(f"{name}: channels out", behind, self.squeeze_reduction, 2048)
+                check_pair(f"{name}: stride", (stride, stride) if type(stride) is int else stride, 1, 4)
+                check_choice(f"{name}: squeeze and excitation", squeezed, (True, False))
+                channels = behind
 
     @property
     def frame_width(self) -> int:

@@ -1,6 +1,6 @@
 """Line images to the tensors a recognizer takes: height fixed, aspect kept, padded right, widths beside them."""
 
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -9,6 +9,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from .image_loading import ImageError, ImageSource, load_image
 from .line_preparation import MIN_SIDE, resize_line, resized_width, scale_pixels
+from .setting_checks import check_choice, check_integer, check_list, check_no_overrides, check_number, damage_named
+
+MAX_SIDES = (1024, 65_536)  # px of height and width that a setting may ask for
 
 
 class TextLineImagesKwargs(TypedDict, total=False):
@@ -18,8 +21,9 @@ class TextLineImagesKwargs(TypedDict, total=False):
     min_width: int
     max_width: int
     num_channels: int
-    mean: float
-    std: float
+    mean: float | list[float]
+    std: float | list[float]
+    narrow: Literal["widen", "pad"]
 
 
 class TextLineImageProcessor(BaseImageProcessor):
@@ -31,12 +35,16 @@ class TextLineImageProcessor(BaseImageProcessor):
     Args:
         height: px of the output.
         min_width: px of the output.
-        max_width: px of the output; a longer line is refused.
+        max_width: px of the output; a longer line is refused. Equal to `min_width`: every line is stretched to that
+            width, whatever its aspect, as recognizers of words are often trained.
         num_channels: 1 (grey by luma, ITU-R 601) or 3 (RGB).
-        mean, std: the output is (value - mean) / std with values in [0, 1]; 0.5 and 0.5 give [-1, 1].
+        mean, std: the output is (value - mean) / std with values in [0, 1]; 0.5 and 0.5 give [-1, 1]. One number, or
+            one for each channel.
+        narrow: what becomes of a line narrower than `min_width`: "widen", or "pad", with black on its right, which is
+            then part of what the recognizer reads.
 
     Raises:
-        ValueError: a setting that makes no image.
+        ValueError: a setting that makes no image, or takes the place of something the class defines.
     """
 
     model_input_names = ["pixel_values", "widths"]
@@ -48,34 +56,56 @@ class TextLineImageProcessor(BaseImageProcessor):
         min_width: int = 64,
         max_width: int = 4096,
         num_channels: int = 1,
-        mean: float = 0.5,
-        std: float = 0.5,
+        mean: float | list[float] = 0.5,
+        std: float | list[float] = 0.5,
+        narrow: Literal["widen", "pad"] = "widen",
         **kwargs: Any,
     ) -> None:
+        name = type(self).__name__
+        check_no_overrides(type(self), kwargs)
         super().__init__(**kwargs)
-        if height < MIN_SIDE or not 1 <= min_width <= max_width:
-            raise ValueError(
-                f"TextLineImageProcessor: height={height}, min_width={min_width}, max_width={max_width}. "
-                f"Expected height >= {MIN_SIDE} and 1 <= min_width <= max_width, px."
-            )
-        if num_channels not in (1, 3):
-            raise ValueError(f"TextLineImageProcessor: num_channels={num_channels}. Expected 1 (grey) or 3 (RGB).")
-        if not std > 0:
-            raise ValueError(f"TextLineImageProcessor: std={std}. Expected a number above 0.")
+        check_integer(f"{name}: height", height, MIN_SIDE, MAX_SIDES[0])
+        check_integer(f"{name}: max_width", max_width, 1, MAX_SIDES[1])
+        check_integer(f"{name}: min_width", min_width, 1, max_width)
+        check_choice(f"{name}: num_channels", num_channels, (1, 3))
+        check_choice(f"{name}: narrow", narrow, ("widen", "pad"))
+        for setting, value, least in (("mean", mean, -1e3), ("std", std, 1e-3)):
+            if isinstance(value, list | tuple):
+                check_list(f"{name}: {setting}", value, num_channels, num_channels)
+            for number in value if isinstance(value, list | tuple) else [value]:
+                check_number(f"{name}: {setting}", number, least, 1e3)
         self.height = height
         self.min_width = min_width
         self.max_width = max_width
         self.num_channels = num_channels
         self.mean = mean
         self.std = std
+        self.narrow = narrow
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build from the content of `preprocessor_config.json`.
+
+        Raises:
+            ValueError: it holds something else than settings; a setting that makes no image.
+        """
+        with damage_named(f"{cls.__name__}: preprocessor_config.json"):
+            return super().from_dict(image_processor_dict, **kwargs)
 
     def resized_width(self, width: int, height: int) -> int:
-        """Width in px of a line of `width` x `height` px once it is scaled.
+        """Width in px of a line of `width` x `height` px once it is prepared.
 
         Raises:
             ImageError: a side below 3 px; a line longer than `max_width`, or as tall as that when turned.
         """
         return resized_width((width, height), self.height, self.min_width, self.max_width)
+
+    def text_width(self, width: int, height: int) -> int:
+        """Columns of the prepared line that show the image; less than `resized_width` where it was padded."""
+        prepared = self.resized_width(width, height)
+        if self.narrow == "pad" and self.min_width < self.max_width:
+            return max(1, min(round(width * self.height / height), prepared))
+        return prepared
 
     def preprocess(
         self, images: ImageSource | list[ImageSource] | tuple[ImageSource, ...], return_tensors: str | None = None
@@ -104,7 +134,7 @@ class TextLineImageProcessor(BaseImageProcessor):
                     raise
                 raise ImageError(f"image {index} of {len(batch)}: {error}") from error
 
-        widths = np.array([line.width for line in lines], dtype=np.int64)
+        widths = np.array([max(line.width, self.min_width) for line in lines], dtype=np.int64)
         widest = int(widths.max(initial=0)) or self.min_width
         shape = (len(lines), self.height, widest, self.num_channels)
         pixels = np.zeros(shape, dtype=np.uint8)  # (B, H, W, C)
@@ -120,5 +150,5 @@ class TextLineImageProcessor(BaseImageProcessor):
     def _line(self, image: ImageSource) -> Image.Image:
         """Mode "L" or "RGB", `height` px high, its own width."""
         line = load_image(image)
-        size = (self.resized_width(line.width, line.height), self.height)
+        size = (self.text_width(line.width, line.height), self.height)
         return resize_line(line, size, self.num_channels)

@@ -34,6 +34,8 @@ def bucket_width(width: int) -> int:
 def resized_width(size: tuple[int, int], height: int, min_width: int, max_width: int) -> int:
     """Width of a line of `size` (width, height) once it is scaled to `height`; all in px.
 
+    Where `min_width` and `max_width` are one, every line is stretched to it.
+
     Raises:
         ImageError: a side below 3 px; a line longer than `max_width`, or as tall as that when turned.
     """
@@ -43,6 +45,8 @@ def resized_width(size: tuple[int, int], height: int, min_width: int, max_width:
             f"image of {given_width} x {given_height} px: too small to hold text. Expected sides of at least "
             f"{MIN_SIDE} px; check the crop."
         )
+    if min_width == max_width:
+        return min_width
     scaled = round(given_width * height / given_height)
     if scaled > max_width:
         raise ImageError(
@@ -66,11 +70,12 @@ def resize_line(image: Image.Image, size: tuple[int, int], num_channels: int) ->
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
-def scale_pixels(pixels: np.ndarray, mean: float, std: float) -> np.ndarray:
-    """uint8 of any shape -> float32 (value / 255 - mean) / std."""
+def scale_pixels(pixels: np.ndarray, mean: float | list[float], std: float | list[float]) -> np.ndarray:
+    """uint8 (..., C, H, W) -> float32 (value / 255 - mean) / std, of one number or one for each channel."""
+    means, stds = (np.reshape(setting, (-1, 1, 1)) for setting in (mean, std))
     values = pixels.astype(np.float32)
-    values *= np.float32(1 / (255 * std))
-    values -= np.float32(mean / std)
+    values *= (1 / (255 * stds)).astype(np.float32)
+    values -= (means / stds).astype(np.float32)
     return values
 
 

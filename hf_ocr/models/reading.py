@@ -234,8 +234,10 @@ def _characters(processor: Any, recognition: Any, row: int, length: int, line: _
         raise ValueError("this model cannot tell where its characters stand. Read without boxes.")
     symbols = processor.batch_decode(recognition.sequences[row, :length, None])
     scores = recognition.character_scores[row, :length].tolist()
-    turned_width = line.size[0] if line.degrees == 0 else line.size[1]
-    spans = (recognition.character_spans[row, :length] * (turned_width / line.width)).tolist()
+    turned = line.size if line.degrees == 0 else line.size[::-1]
+    prepare = processor.image_processor
+    shown = line.width * prepare.text_width(*turned) / prepare.resized_width(*turned)  # columns that are no padding
+    spans = (recognition.character_spans[row, :length] * (turned[0] / shown)).clamp(max=turned[0]).tolist()
     return [
         Character(symbol, score, _box(start, end, line))
         for symbol, score, (start, end) in zip(symbols, scores, spans, strict=True)

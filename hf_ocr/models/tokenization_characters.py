@@ -2,13 +2,17 @@
 
 import json
 import os
+import reprlib
 import unicodedata
 from collections.abc import Iterable
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizer
 
+from .setting_checks import MAX_SYMBOLS, damage_named
+
 PAD_TOKEN = "<pad>"
+MAX_BYTES = 16 * 2**20  # of a file of the vocabulary: 80 bytes for each of 200,000 symbols
 
 
 class CharacterTokenizer(PreTrainedTokenizer):
@@ -27,7 +31,7 @@ class CharacterTokenizer(PreTrainedTokenizer):
 
     Raises:
         ValueError: a vocabulary whose ids are not 0 to n - 1, without `pad_token` at 0, without a special token that
-            is named, or with an entry that is not one code point in normal form C.
+            is named, with an entry that is not one code point in normal form C, or with more than 200,000 entries.
     """
 
     vocab_files_names = {"vocab_file": "vocab.json"}
@@ -53,8 +57,20 @@ class CharacterTokenizer(PreTrainedTokenizer):
         kwargs["split_special_tokens"] = True
         kwargs["special_tokens_pattern"] = None if eos_token is None else "eos"
         super().__init__(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token, **kwargs)
+        self._check_added_tokens()
         for name in ("is_local", "local_files_only"):  # how it was loaded, which is nothing to save
             self.init_kwargs.pop(name, None)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as every tokenizer of transformers does (same arguments).
+
+        Raises:
+            OSError: there are no such files.
+            ValueError: the files hold something else than a tokenizer of this class; as for the class.
+        """
+        with damage_named(f"{cls.__name__}: the tokenizer of {pretrained_model_name_or_path}"):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def from_alphabet(cls, alphabet: str | Iterable[str], **kwargs: Any) -> "CharacterTokenizer":
@@ -109,6 +125,19 @@ class CharacterTokenizer(PreTrainedTokenizer):
         except KeyError:
             ids = [self._convert_token_to_id_with_added_voc(character) for character in self._tokenize(text)]
         return self.build_inputs_with_special_tokens(ids)
+
+    def _check_added_tokens(self) -> None:
+        """A file may mark symbols as added, and add more behind them: it may not put others in their place."""
+        known = len(self._decoder)
+        added = self._added_tokens_decoder
+        behind = sorted(index for index in added if index >= known)
+        if behind != list(range(known, known + len(behind))) or any(
+            index < known and (index < 0 or token.content != self._decoder[index]) for index, token in added.items()
+        ):
+            raise ValueError(
+                f"added_tokens_decoder: is {reprlib.repr(added)} for a vocabulary of {known} symbols, expected symbols "
+                "with their own ids, and new ones behind them. Save the tokenizer again."
+            )
 
     def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
         text = unicodedata.normalize("NFC", text)
@@ -183,18 +212,32 @@ def _read_vocabulary(path: str | os.PathLike[str] | None) -> dict[str, int]:
             "CharacterTokenizer: no vocabulary. Expected vocab_file or vocab; "
             "CharacterTokenizer.from_alphabet(characters) builds one."
         )
+    size = os.path.getsize(path)
+    if size > MAX_BYTES:
+        raise ValueError(f"{path}: has {size:,} bytes. Expected at most {MAX_BYTES:,}; save or fetch it again.")
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: is not JSON ({error}). Expected {{character: id}}; save or fetch it again."
         ) from error
 
 
 def _check_vocabulary(vocab: dict[str, int], special: list[str]) -> None:
-    if not isinstance(vocab, dict) or sorted(vocab.values()) != list(range(len(vocab))):
-        raise ValueError("vocabulary: expected {character: id} with the ids 0 to n - 1, each once; build it anew.")
+    ids = list(vocab.values()) if isinstance(vocab, dict) else []
+    if any(type(index) is not int for index in ids) or not ids or sorted(ids) != list(range(len(ids))):
+        raise ValueError(
+            f"vocabulary: is {reprlib.repr(vocab)}, expected {{character: id}} with the ids 0 to n - 1, each once; "
+            "build it anew."
+        )
+    if len(ids) > MAX_SYMBOLS:
+        raise ValueError(
+            f"vocabulary: has {len(ids):,} entries, expected at most {MAX_SYMBOLS:,}, more than Unicode has "
+            "characters. Take the characters that the texts hold."
+        )
+    if not special:
+        raise ValueError("vocabulary: pad_token is None. Expected the symbol with id 0, the blank of CTC.")
     missing = [token for token in special if token not in vocab]
     if missing:
         raise ValueError(
@@ -206,7 +249,8 @@ def _check_vocabulary(vocab: dict[str, int], special: list[str]) -> None:
             f"vocabulary: pad_token {special[0]!r} has id {vocab[special[0]]}. Expected 0, the blank of CTC."
         )
     for symbol in vocab:
-        if symbol not in special and (len(symbol) != 1 or unicodedata.normalize("NFC", symbol) != symbol):
+        composed = len(symbol) == 1 and unicodedata.normalize("NFC", symbol) == symbol
+        if symbol not in special and (not composed or unicodedata.category(symbol) == "Cs"):
             raise ValueError(
                 f"vocabulary: {_described(symbol)} is not one code point in normal form C, so no text can hold it. "
                 "Expected single characters; give its parts, or its normal form."

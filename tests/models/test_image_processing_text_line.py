@@ -83,9 +83,29 @@ def test_grey_is_luma_and_colour_stays_colour() -> None:
     assert np.array_equal(colour[1, 0], colour[1, 2])
 
 
+def test_narrow_lines_padded_with_black_and_wide_ones_as_ever() -> None:
+    processor = TextLineImageProcessor(narrow="pad", min_width=64)
+    batch = processor([Image.new("L", (20, 32), 255), line(90)], return_tensors="np")
+    assert batch["widths"].tolist() == [64, 90]
+    values = batch["pixel_values"][0, 0]
+    assert (values[:, :20] == 1).all() and (values[:, 20:64] == -1).all() and (values[:, 64:] == 0).all()
+    assert [processor.text_width(*size) for size in ((20, 32), (90, 32), (3, 300))] == [20, 90, 1]
+    assert processor.resized_width(20, 32) == 64
+
+
+def test_one_width_for_all_stretches() -> None:
+    processor = TextLineImageProcessor(min_width=100, max_width=100)
+    batch = processor([line(20), line(900), line(30, 400)], return_tensors="np")
+    assert batch["pixel_values"].shape == (3, 1, 32, 100) and batch["widths"].tolist() == [100] * 3
+    assert processor.text_width(20, 32) == 100
+
+
 def test_mean_and_std() -> None:
     values = TextLineImageProcessor(mean=0.25, std=2.0)(Image.new("L", (64, 32), 255), return_tensors="np")
     assert np.allclose(values["pixel_values"], 0.375)
+    processor = TextLineImageProcessor(num_channels=3, mean=[0.0, 0.5, 1.0], std=[1.0, 0.5, 0.25])
+    values = processor(Image.new("RGB", (64, 32), "white"), return_tensors="np")["pixel_values"][0]
+    assert np.allclose(values[:, 5, 5], [1.0, 1.0, 0.0], atol=1e-6)
 
 
 def test_tensors_arrays_or_arrays_by_default() -> None:
@@ -144,15 +164,39 @@ def test_the_place_of_a_bad_image_in_its_batch_is_named() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"height": 0}, {"min_width": 0}, {"min_width": 100, "max_width": 99}, {"num_channels": 2}, {"std": 0.0}],
+    [
+        {"height": 0},
+        {"height": "32"},
+        {"height": 10**9},
+        {"min_width": 0},
+        {"min_width": 100, "max_width": 99},
+        {"max_width": True},
+        {"num_channels": 2},
+        {"std": 0.0},
+        {"std": float("nan")},
+        {"std": 1e-30},
+        {"mean": [0.5]},
+        {"mean": [0.5, 0.5, "0.5"]},
+        {"mean": float("inf")},
+        {"narrow": "crop"},
+    ],
+    ids=str,
 )
-def test_settings_that_make_no_image(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"TextLineImageProcessor: .*Expected"):
-        TextLineImageProcessor(**settings)
+def test_settings_that_make_no_image(settings: dict[str, object]) -> None:
+    with pytest.raises(
+        ValueError, match=rf"TextLineImageProcessor: {next(iter(settings))} is .*, expected .*\. Change"
+    ):
+        TextLineImageProcessor(**{"num_channels": 3, **settings})
+
+
+def test_a_setting_may_not_take_the_place_of_a_method() -> None:
+    with pytest.raises(ValueError, match="'preprocess' is no setting"):
+        TextLineImageProcessor(preprocess=1)
 
 
 def test_settings_survive_saving_and_can_be_overridden(tmp_path: Path) -> None:
     settings = {"height": 48, "min_width": 80, "max_width": 2000, "num_channels": 3, "mean": 0.4, "std": 0.2}
+    settings["narrow"] = "pad"
     processor = TextLineImageProcessor(**settings)
     processor.save_pretrained(tmp_path)
     loaded = TextLineImageProcessor.from_pretrained(tmp_path)
@@ -161,5 +205,5 @@ def test_settings_survive_saving_and_can_be_overridden(tmp_path: Path) -> None:
     image = line(90, 30)
     assert np.array_equal(processor(image)["pixel_values"], loaded(image)["pixel_values"])
     assert TextLineImageProcessor.from_pretrained(tmp_path, height=40).height == 40
-    with pytest.raises(ValueError, match="num_channels=7"):
+    with pytest.raises(ValueError, match="num_channels is 7"):
         TextLineImageProcessor.from_pretrained(tmp_path, num_channels=7)
