@@ -1,10 +1,8 @@
 """PP-OCRv6 small out of the `rapidocr` wheel: its ONNX weights as a checkpoint that reads here and can be trained."""
 
 import hashlib
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from torch import nn
 
 from hf_ocr.bundle import save_bundle
+from hf_ocr.convert.conversion import Conversion, ConversionError, can_be_read, named
 from hf_ocr.models.configuration_pp_ocr import PpOcrConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition
@@ -49,10 +48,6 @@ Changed here: the graph became the layers of `PpOcrForTextRecognition`; the firs
 """
 
 
-class ConversionError(Exception):
-    """What cannot be converted: names the thing, what was found, what was expected and the cure."""
-
-
 class Layer(NamedTuple):
     """Weights of one layer of the graph; `kind` is the name of torch's class."""
 
@@ -61,15 +56,6 @@ class Layer(NamedTuple):
     bias: torch.Tensor | None = None
     mean: torch.Tensor | None = None  # running statistics of a batch norm
     variance: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What was written: the folder, the file it was made from, the symbols that were left out."""
-
-    folder: Path
-    source: Path
-    left_out: tuple[str, ...]
 
 
 def convert_rapidocr(folder: str | Path, weights_dtype: torch.dtype | None = None) -> Conversion:
@@ -88,7 +74,7 @@ def convert_rapidocr(folder: str | Path, weights_dtype: torch.dtype | None = Non
     folder = Path(folder)
     save_bundle(model, processor, folder, weights_dtype)
     _write_card(folder, source, left_out, model.config.vocab_size)
-    return Conversion(folder, source, left_out)
+    return Conversion(folder, source, "PP-OCRv6 small, Apache-2.0", left_out)
 
 
 def shipped_weights() -> Path:
@@ -129,7 +115,7 @@ def read_recognizer(
             f"{source}: {len(characters)} characters for a head of {outputs} outputs, expected the characters, the "
             f"blank and the space. Convert the recognizer of PP-OCRv6 small, {WEIGHTS}."
         )
-    kept = [0, *(index for index, symbol in enumerate(symbols) if _can_be_read(symbol))]
+    kept = [0, *(index for index, symbol in enumerate(symbols) if can_be_read(symbol))]
     head = layers[-1]
     first = layers[0]._replace(weight=layers[0].weight.flip(1))  # it was taught blue, green, red
     last = head._replace(weight=head.weight[kept], bias=None if head.bias is None else head.bias[kept])
@@ -142,12 +128,8 @@ def read_recognizer(
     image_processor = TextLineImageProcessor(
         height=config.image_height, min_width=MIN_WIDTH, num_channels=config.num_channels
     )
-    left_out = tuple(symbol for symbol in symbols[1:] if not _can_be_read(symbol))
+    left_out = tuple(symbol for symbol in symbols[1:] if not can_be_read(symbol))
     return model, TextRecognitionProcessor(image_processor, tokenizer), left_out
-
-
-def _can_be_read(symbol: str) -> bool:
-    return len(symbol) == 1 and unicodedata.normalize("NFC", symbol) == symbol
 
 
 def read_onnx(source: str | Path) -> tuple[list[Layer], list[str]]:
@@ -268,21 +250,20 @@ def _in_order_of_execution(model: PpOcrForTextRecognition) -> list[tuple[str, An
     return executed
 
 
-def _write_card(folder: Path, source: Path, left_out: Sequence[str], symbols: int) -> None:
+def _write_card(folder: Path, source: Path, left_out: tuple[str, ...], symbols: int) -> None:
     """README.md, and the licence with the notices that the wheel carries."""
     notices = []
     for path in metadata.distribution("rapidocr").files or ():
         if path.name in LICENSES and "licenses" in path.parts:
             (folder / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
             notices.append(path.name)
-    named = ", ".join(f"U+{ord(symbol[0]):04X}" for symbol in left_out if symbol)
     card = CARD.format(
         file=source.name,
         sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
         version=metadata.version("rapidocr"),
         notices=f" (beside this file: {', '.join(sorted(notices))})" if notices else "",
         left_out=f"{len(left_out)} symbols are",
-        which=f" ({named})" if named else "",
+        which=f" ({named(left_out)})" if left_out else "",
         symbols=symbols,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
