@@ -50,8 +50,15 @@ def load_reader(model: str | None) -> Any:
     elif Path(name).exists():
         raise CommandError(f"{name}: is a file. Expected the folder of a checkpoint: give the folder it lies in.")
     try:
-        reader = pipeline("text-recognition", model=name)
+        # False, not None: on a terminal transformers would ask, and run the code of the folder at a "y".
+        reader = pipeline("text-recognition", model=name, trust_remote_code=False)
     except Exception as error:  # transformers raises of every kind, with whatever the library below it said
+        if "trust_remote_code" in str(error):
+            raise CommandError(
+                f"{name}: its model is one that neither this package nor transformers has, and comes with code of its "
+                "own, which hf-ocr never runs. Look at the .py files beside the weights; to run them all the same, "
+                "pipeline('image-to-text', model=..., trust_remote_code=True) in Python."
+            ) from error
         raise CommandError(f"{name}: the checkpoint cannot be loaded. {one_line(error)}") from error
     if hasattr(reader.model, "recognize"):
         _check_tensors(Path(name), reader.model)

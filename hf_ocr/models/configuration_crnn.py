@@ -11,9 +11,8 @@ from .setting_checks import (
     check_list,
     check_number,
     check_pair,
+    check_parameters,
 )
-
-MAX_PARAMETERS = 1 << 28  # 1 GB in float32; the paper's network has 8 million
 
 
 class CrnnConfig(TextRecognitionConfig):
@@ -44,7 +43,7 @@ class CrnnConfig(TextRecognitionConfig):
 
     Raises:
         ValueError: lists of unequal length, a trunk that does not end at height 1, a setting of the wrong type or
-            beyond its bounds, or more than 268 million parameters.
+            beyond its bounds, or more than 134 million parameters.
     """
 
     model_type = "crnn"
@@ -88,12 +87,7 @@ class CrnnConfig(TextRecognitionConfig):
                 "Change image_height, or the kernels and strides of the last layers."
             )
 
-        parameters = self._parameter_count()
-        if parameters > MAX_PARAMETERS:
-            raise ValueError(
-                f"CrnnConfig: the network has {parameters:,} parameters, expected at most {MAX_PARAMETERS:,}. "
-                "Take fewer channels or units, or a smaller alphabet."
-            )
+        check_parameters("CrnnConfig", self._parameter_count())
 
     def _check_trunk(self) -> None:
         names = ("conv_channels", "conv_kernels", "conv_strides", "conv_paddings", "conv_batch_norm",

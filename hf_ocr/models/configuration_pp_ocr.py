@@ -6,7 +6,15 @@ from typing import Any, Literal
 from transformers import PPLCNetV4Config, PPOCRV6SmallRecConfig
 
 from .configuration_text_recognition import TextRecognitionConfig
-from .setting_checks import MAX_SYMBOLS, check_choice, check_integer, check_list, check_number, check_pair
+from .setting_checks import (
+    MAX_SYMBOLS,
+    check_choice,
+    check_integer,
+    check_list,
+    check_number,
+    check_pair,
+    check_parameters,
+)
 
 STEM_STRIDE = 4  # of PP-LCNetV4's stem, both ways
 POOL = (3, 2)  # rows and columns that become one frame, behind the last stage
@@ -47,7 +55,8 @@ class PpOcrConfig(TextRecognitionConfig):
 
     Raises:
         ValueError: a trunk that does not end at 3 rows, frames that do not fill the padded width, blocks that do not
-            follow from one another, or a setting of the wrong type or beyond its bounds.
+            follow from one another, a setting of the wrong type or beyond its bounds, or more than 134 million
+            parameters.
     """
 
     model_type = "pp_ocr"
@@ -120,6 +129,11 @@ class PpOcrConfig(TextRecognitionConfig):
                 check_pair(f"{name}: stride", (stride, stride) if type(stride) is int else stride, 1, 4)
                 check_choice(f"{name}: squeeze and excitation", squeezed, (True, False))
                 channels = behind
+        # A block widens its channels twofold and narrows them again; squeeze and excitation adds less than that.
+        parameters = sum(6 * max(block[1:3]) ** 2 for stage in self.stages for block in stage)
+        parameters += self.num_hidden_layers * int(4 + 2 * self.mlp_ratio) * self.hidden_size**2
+        parameters += self.hidden_size * (self.vocab_size + 2 * channels * prod(self.conv_kernel_size))
+        check_parameters("PpOcrConfig", parameters)
 
     @property
     def frame_width(self) -> int:

@@ -11,6 +11,8 @@ from typing import Any
 
 # Unicode has about 155,000 characters; a recognizer of all of them would have this many symbols.
 MAX_SYMBOLS = 200_000
+# 512 MB in float32: what transformers may fill with random numbers before it finds that the weights do not fit.
+MAX_PARAMETERS = 1 << 27
 CURE = "Change it, or copy the checkpoint again, whole."
 
 
@@ -61,6 +63,15 @@ def check_pair(name: str, value: Any, least: int, most: int) -> None:
     check_list(name, value, 2, 2)
     for entry in value:
         check_integer(name, entry, least, most)
+
+
+def check_parameters(name: str, parameters: int) -> None:
+    """A network that a file of settings may ask for; the smallest of numbers can do so when multiplied."""
+    if parameters > MAX_PARAMETERS:
+        raise ValueError(
+            f"{name}: the network would have about {parameters:,} parameters, expected at most {MAX_PARAMETERS:,}. "
+            "Take fewer channels, units or layers, or a smaller alphabet."
+        )
 
 
 def check_no_overrides(owner: type, names: Iterable[str]) -> None:
