@@ -35,6 +35,7 @@ from hf_ocr.models.line_preparation import (
     resized_width,
     scale_pixels,
     stretch_line,
+    text_width,
     turned,
 )
 
@@ -149,6 +150,7 @@ class OnnxReader:
         settings = _json(folder, "preprocessor_config.json")
         self._height, self._num_channels = settings["height"], settings["num_channels"]
         self._widths = settings["min_width"], settings["max_width"]
+        self._narrow = settings["narrow"]
         self._scale = settings["mean"], settings["std"]
         vocabulary, tokens = _json(folder, "vocab.json"), _json(folder, "tokenizer_config.json")
         special = {tokens.get(name) for name in SPECIAL_TOKENS}
@@ -205,8 +207,10 @@ class OnnxReader:
 
     def _prepare(self, image: Image.Image) -> np.ndarray:
         """float32 (C, height, W)."""
-        size = (resized_width(image.size, self._height, *self._widths), self._height)
+        width = resized_width(image.size, self._height, *self._widths)
+        size = (text_width(image.size, self._height, *self._widths, self._narrow), self._height)
         pixels = np.asarray(resize_line(image, size, self._num_channels)).reshape(*reversed(size), -1)
+        pixels = np.pad(pixels, ((0, 0), (0, width - size[0]), (0, 0)))
         return scale_pixels(np.ascontiguousarray(pixels.transpose(2, 0, 1)), *self._scale)
 
     def _recognize(self, line: np.ndarray) -> Reading:

@@ -8,7 +8,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .image_loading import ImageError, ImageSource, load_image
-from .line_preparation import MIN_SIDE, resize_line, resized_width, scale_pixels
+from .line_preparation import MIN_SIDE, resize_line, resized_width, scale_pixels, text_width
 from .setting_checks import check_choice, check_integer, check_list, check_no_overrides, check_number, damage_named
 
 MAX_SIDES = (1024, 65_536)  # px of height and width that a setting may ask for
@@ -102,10 +102,7 @@ class TextLineImageProcessor(BaseImageProcessor):
 
     def text_width(self, width: int, height: int) -> int:
         """Columns of the prepared line that show the image; less than `resized_width` where it was padded."""
-        prepared = self.resized_width(width, height)
-        if self.narrow == "pad" and self.min_width < self.max_width:
-            return max(1, min(round(width * self.height / height), prepared))
-        return prepared
+        return text_width((width, height), self.height, self.min_width, self.max_width, self.narrow)
 
     def preprocess(
         self, images: ImageSource | list[ImageSource] | tuple[ImageSource, ...], return_tensors: str | None = None

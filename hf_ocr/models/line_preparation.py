@@ -61,6 +61,14 @@ def resized_width(size: tuple[int, int], height: int, min_width: int, max_width:
     return max(scaled, min_width)
 
 
+def text_width(size: tuple[int, int], height: int, min_width: int, max_width: int, narrow: str) -> int:
+    """Columns of the prepared line that show the image; with `narrow` "pad" they may be fewer than `resized_width`."""
+    prepared = resized_width(size, height, min_width, max_width)
+    if narrow == "pad" and min_width < max_width:
+        return max(1, min(round(size[0] * height / size[1]), prepared))
+    return prepared
+
+
 def resize_line(image: Image.Image, size: tuple[int, int], num_channels: int) -> Image.Image:
     """A "L" or "RGB" image at `size` (width, height), in mode "L" for one channel and "RGB" for three."""
     mode = "L" if num_channels == 1 else "RGB"

@@ -20,7 +20,9 @@ from hf_ocr.export.onnx_export import export_onnx
 from hf_ocr.export.onnx_reader import OnnxReader
 from hf_ocr.models.ctc import greedy_search
 from hf_ocr.models.image_loading import ImageError
+from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition
+from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import read_images
 
 pytest.importorskip("onnx")
@@ -59,6 +61,19 @@ def test_it_reads_as_the_pipeline_does(exported):
     assert len({reading.text for reading in got}) > 4
     np.testing.assert_allclose([r.score for r in got], [r.score for r in want], rtol=1e-2, atol=1e-6)
     assert [reader.read(image).text for image in images] == [reading.text for reading in want]
+
+
+def test_padded_lines_and_other_scales_are_prepared_as_in_the_pipeline(tmp_path):
+    model, processor = tiny_recognizer()
+    height = processor.image_processor.height
+    image_processor = TextLineImageProcessor(height=height, min_width=160, narrow="pad", mean=[0.4], std=[0.3])
+    processor = TextRecognitionProcessor(image_processor, processor.tokenizer)
+    reader = OnnxReader(export_onnx(model, processor, tmp_path), threads=1)
+    images = [image.crop((0, 0, min(image.width, 2 * image.height), image.height)) for image in lines(6)]
+    want = read_images(model.reading_copy(torch.float32), processor, images)
+    got = list(reader.read_many(images))
+    assert [reading.text for reading in got] == [reading.text for reading in want]
+    np.testing.assert_allclose([r.score for r in got], [r.score for r in want], rtol=1e-2, atol=1e-6)
 
 
 def test_it_reads_the_samples_as_the_pipeline_does(shipped):
