@@ -126,7 +126,7 @@ class PpOcrConfig(TextRecognitionConfig):
                 check_choice(f"{name}: kernel", kernel, (1, 3, 5, 7, 9))
                 check_choice(f"{name}: channels in", before, (channels,))
                 check_integer(f"{name}: channels out", behind, self.squeeze_reduction, 2048)
-                check_pair(f"{name}: stride", (stride, stride) if type(stride) is int else stride, 1, 4)
+                check_pair(f"{name}: stride", (stride, stride) if type(stride) is int else stride, 1, 8)
                 check_choice(f"{name}: squeeze and excitation", squeezed, (True, False))
                 channels = behind
         # A block widens its channels twofold and narrows them again; squeeze and excitation adds less than that.

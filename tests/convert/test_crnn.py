@@ -4,6 +4,7 @@ import string
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from transformers import AutoModelForTextRecognition, AutoProcessor
 
@@ -11,6 +12,7 @@ from hf_ocr.cli import main
 from hf_ocr.convert.conversion import ConversionError
 from hf_ocr.convert.crnn import DOCTR, FORMS, convert_crnn, read_crnn
 from hf_ocr.convert.torch_weights import read_tensors
+from hf_ocr.models.reading import _characters, _Line
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -313,3 +315,17 @@ def test_an_archive_that_grows_is_refused(tmp_path):
 
 def test_each_form_has_its_own_first_tensor():
     assert len({form.first for form in FORMS}) == len(FORMS)
+
+
+def test_boxes_are_px_of_the_image_and_not_of_its_padding(tmp_path):
+    path = save(small("doctr").state_dict(), tmp_path / "weights.pth")
+    model, processor, _, _ = read_crnn(path)
+    with torch.no_grad():
+        model.classifier.weight.normal_(std=50.0)  # so that frames differ
+    image = Image.effect_noise((80, 64), 100)  # 40 of the 128 px that are read
+    recognition = model.recognize(**processor(images=[image], return_tensors="pt"))
+    length = int((recognition.sequences[0] != 0).sum())
+    spans = (2.0 * recognition.character_spans[0, :length]).clamp(max=80)  # the image is twice as high as 32 px
+    found = _characters(processor, recognition, 0, length, _Line(0, 0, image.size, torch.zeros(3, 32, 128), 128))
+    assert length > 2 and spans[0, 0] < 80
+    assert [(character.box[0], character.box[2]) for character in found] == [tuple(span) for span in spans.tolist()]

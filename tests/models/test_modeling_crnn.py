@@ -190,6 +190,17 @@ def test_recognize_gives_spans_inside_the_image_and_keeps_the_mode():
         ({"image_height": 64}, "reduces"),
         ({"conv_channels": [4] * 6}, "one entry"),
         ({"invalid_labels": "drop"}, "drop"),
+        ({"vocab_size": 10**6}, "vocab_size is 1000000, expected a whole number from 2 to 200,000"),
+        ({"vocab_size": "37"}, "vocab_size is '37'"),
+        ({"num_lstm_layers": True}, "num_lstm_layers is True"),
+        ({"dropout": float("nan")}, "dropout is nan"),
+        ({"conv_strides": [[-1, 1]] * 7}, r"conv_strides\[0\] is -1"),
+        ({"conv_kernels": [3] * 7}, r"conv_kernels\[0\] is 3, expected a list of 2"),
+        ({"pool_paddings": [[0, 2]] * 7}, r"pool_paddings\[0\] is 2"),
+        ({"lstm_hidden_size": 4096}, "parameters, expected at most"),
+        ({"pad_token_id": 3}, "pad_token_id is 3"),
+        ({"dtype": "load"}, "dtype is 'load'"),
+        ({"downsampling": 1}, "'downsampling' is no setting"),
     ],
 )
 def test_configuration_names_what_does_not_fit(settings, message):

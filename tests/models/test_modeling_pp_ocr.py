@@ -158,6 +158,11 @@ def test_characters_have_places_from_left_to_right():
     [
         ({"image_height": 64}, "64 px to 4 rows, expected 3"),
         ({"stages": [[[3, 96, 96, [1, 8], False]], *PpOcrConfig().stages[1:]]}, "a frame is 64 px wide"),
+        ({"stages": [[[3, 96, 96, 1, True]]]}, "expected a list of 4"),
+        ({"stages": [[[3, 95, 96, 1, True]], *PpOcrConfig().stages[1:]]}, "channels in is 95"),
+        ({"hidden_size": 121}, "expected a multiple of num_attention_heads"),
+        ({"mlp_ratio": float("inf")}, "mlp_ratio is inf"),
+        ({"vocab_size": 200_000, "hidden_size": 2048}, "parameters, expected at most"),
         ({"invalid_labels": "drop"}, "drop"),
         ({"empty_labels": "drop"}, "drop"),
     ],

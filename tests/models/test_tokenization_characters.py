@@ -161,12 +161,26 @@ def test_characters_added_later_are_part_of_the_alphabet(tokenizer: CharacterTok
         ({"<pad>": 0, "ab": 1}, "'ab' (U+0061 U+0062) is not one code point"),
         ({"<pad>": 0, "\N{OHM SIGN}": 1}, "U+2126"),
         ({"<pad>": 0, "": 1}, "not one code point"),
+        ({"<pad>": 0, "\ud800": 1}, "U+D800"),
+        ({"<pad>": 0, "a": True}, "ids 0 to n - 1"),
+        ({"<pad>": 0, "a": 1.0}, "ids 0 to n - 1"),
+        ({}, "ids 0 to n - 1"),
     ],
 )
 def test_vocabularies_that_cannot_work(vocab: dict[str, int], words: str) -> None:
     with pytest.raises(ValueError) as caught:
         CharacterTokenizer(vocab=vocab)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("added", [{"3": "q"}, {"-1": "q"}, {"99": "q"}, {"5": "q", "7": "r"}])
+def test_added_tokens_may_not_take_the_place_of_others(added: dict[str, str], tmp_path: Path) -> None:
+    CharacterTokenizer.from_alphabet("abcd").save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))
+    settings["added_tokens_decoder"].update({index: {"content": content} for index, content in added.items()})
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
+    with pytest.raises(ValueError, match=r"added_tokens_decoder: is .* for a vocabulary of 5 symbols"):
+        CharacterTokenizer.from_pretrained(tmp_path)
 
 
 def test_faults_of_alphabets_and_files(tmp_path: Path) -> None:
