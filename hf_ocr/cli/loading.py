@@ -36,8 +36,8 @@ def positive(argument: str) -> int:
     return number
 
 
-def load_reader(model: str | None) -> Any:
-    """The pipeline `text-recognition` with this checkpoint (the shipped one when None).
+def load_reader(model: str | None, device: Any = None) -> Any:
+    """The pipeline `text-recognition` with this checkpoint (the shipped one when None) on this device.
 
     Raises:
         CommandError: the checkpoint is missing, incomplete, damaged, or its parts do not belong together.
@@ -51,7 +51,7 @@ def load_reader(model: str | None) -> Any:
         raise CommandError(f"{name}: is a file. Expected the folder of a checkpoint: give the folder it lies in.")
     try:
         # False, not None: on a terminal transformers would ask, and run the code of the folder at a "y".
-        reader = pipeline("text-recognition", model=name, trust_remote_code=False)
+        reader = pipeline("text-recognition", model=name, device=device, trust_remote_code=False)
     except Exception as error:  # transformers raises of every kind, with whatever the library below it said
         if "trust_remote_code" in str(error):
             raise CommandError(

@@ -9,9 +9,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from PIL import Image
 from tqdm import tqdm
 
+from hf_ocr.batch_reading import fingerprint_checkpoint
 from hf_ocr.cli.loading import CommandError, add_model_argument, load_reader, one_line, positive
+from hf_ocr.data.image_sets import ImageFiles, StreamedImages
+from hf_ocr.registration import default_checkpoint
+from hf_ocr.shards import read_to_shards
 
 SUFFIXES = frozenset(".bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
 ADDRESSES = ("http://", "https://")
@@ -23,12 +29,20 @@ line: image, text, score, words (text, score, box), or image, text (null) and er
 
 An image that cannot be read is named on stderr, the others go on, and the exit status is 1.
 
+With --output, for images in any number: parquet files with name, text, score, words (text, score, box) and error, a row
+an image, in the order of the images. IMAGE may then be a parquet file, a folder of them, or what `datasets` loads by
+name from the Hub, which is streamed. The same command goes on where a killed one stopped; `accelerate launch` shares
+the work among processes and machines. An image that cannot be read has its error in its row, and the exit status is 0.
+
 examples:
   hf-ocr read line.png
   hf-ocr read receipts/ more/*.jpg > texts.tsv
   hf-ocr read line.png --scores --boxes
   hf-ocr read "scans/**/*.tif" --json --batch-size 128 > texts.jsonl
   hf-ocr read line.png --model microsoft/trocr-small-printed
+  hf-ocr read scans/ --output texts/
+  hf-ocr read owner/data-set --split train --output texts/
+  accelerate launch --num_processes 8 -m hf_ocr.cli read lines/*.parquet --output texts/
 """
 
 
@@ -56,11 +70,22 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--batch-size", type=positive, metavar="N", help="images read at once (default: 64; for a decoder 1)"
     )
+    shards = parser.add_argument_group("images in any number")
+    shards.add_argument("--output", metavar="FOLDER", help="write parquet files into this folder instead of printing")
+    shards.add_argument(
+        "--shard-size", type=positive, default=1024, metavar="N", help="rows of a file (default: 1024)"
+    )
+    shards.add_argument("--config", metavar="NAME", help="configuration of the data set, where it has several")
+    shards.add_argument("--split", metavar="NAME", help="split of the data set, where it has several")
+    shards.add_argument("--image-column", metavar="NAME", help="column with the images (default: the first such)")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Read and print; 1 when an image was not read."""
+    """Read, and print or write; 1 when an image to be printed was not read."""
+    if options.output is not None:
+        write(options)
+        return 0
     sources = list(find_sources(options.images))
     readable = [source.name for source in sources if source.error is None]
     readings = read_all(readable, options) if readable else iter(())
@@ -99,6 +124,95 @@ def read_all(names: Sequence[str], options: argparse.Namespace) -> Iterator[dict
             yield result[0]
     except ValueError as error:  # what this model cannot do
         raise CommandError(one_line(error)) from error
+
+
+def write(options: argparse.Namespace) -> None:
+    """Read this process's part of the images into shards."""
+    rank, world, device = _process()
+    try:
+        images = find_images(options)
+        reader = load_reader(options.model, device)
+        model = str(default_checkpoint() if options.model is None else options.model)
+        commit = getattr(reader.model.config, "_commit_hash", None)
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        settings: dict[str, Any] = {"num_workers": max(1, (os.cpu_count() or 1) // here)}
+        if options.batch_size is not None:
+            settings["batch_size"] = options.batch_size
+        if _places_words(reader):
+            settings["return_boxes"] = "word"
+        read_to_shards(
+            images,
+            reader,
+            options.output,
+            fingerprint_checkpoint(model) if os.path.isdir(model) else f"{model}@{commit}",
+            options.shard_size,
+            rank,
+            world,
+            **settings,
+        )
+    except ImportError as error:
+        raise CommandError(f'{one_line(error)}. Install what is missing with pip install "hf-ocr[train]".') from error
+    except ValueError as error:
+        raise CommandError(one_line(error)) from error
+
+
+def find_images(options: argparse.Namespace) -> ImageFiles | StreamedImages:
+    """Parquet files, image files, or the one data set, that the arguments name.
+
+    Raises:
+        CommandError: there is none, or a mixture: a long run should not find out at its end.
+        ValueError: it cannot be loaded as a data set.
+    """
+    parquet = [_parquet_files(argument, options.output) for argument in options.images]
+    columns = (options.config, options.split, options.image_column)
+    if all(parquet) and options.split is None and options.config is None:
+        return StreamedImages([path for paths in parquet for path in paths], *columns)
+    sources = list(find_sources(options.images)) if not any(parquet) else []
+    missing = [source for source in sources if source.error is not None]
+    if len(options.images) == 1 and (any(parquet) or missing) and not glob.has_magic(options.images[0]):
+        return StreamedImages(options.images[0], *columns)  # with its splits, or by a name that is no path
+    if any(parquet):
+        raise CommandError(
+            f"{', '.join(options.images)}: parquet files and others, or several with --split or --config. Expected "
+            "parquet files alone, image files alone, or one data set: read them one after the other."
+        )
+    if missing:
+        raise CommandError(f"{missing[0].name}: {missing[0].error}")
+    return ImageFiles([source.name for source in sources])
+
+
+def _parquet_files(argument: str, output: str) -> list[str]:
+    """The parquet files that an argument names, without what is written here."""
+    if os.path.isdir(argument):
+        paths = sorted(path for path in Path(argument).rglob("*.parquet") if path.stem != "metadata")
+    else:
+        paths = sorted(map(Path, glob.glob(argument, recursive=True)))
+    return [
+        str(path)
+        for path in paths
+        if path.suffix == ".parquet" and path.is_file() and not path.resolve().is_relative_to(Path(output).resolve())
+    ]
+
+
+def _places_words(reader: Any) -> bool:
+    """Whether this model can tell where its words stand: asked with a blank image."""
+    try:
+        reader(Image.new("L", (64, 32), 255), return_boxes="word")
+    except ValueError:
+        return False
+    return True
+
+
+def _process() -> tuple[int, int, Any]:
+    """The number of this process, the number of all, and the device: those that `accelerate launch` started."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0, 1, None
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    # They need no word from each other: one that ends early, or dies, holds up none.
+    state.destroy_process_group()
+    return state.process_index, state.num_processes, state.device
 
 
 def find_sources(arguments: Sequence[str]) -> Iterator[Source]:

@@ -27,11 +27,13 @@ LAYERS = {
     "registration": 2,
     "alphabet": 3,
     "distillation": 3,
+    "batch_reading": 3,
     "learning_rate": 3,
     "evaluation": 3,
     "training": 3,
     "standalone": 3,
     "checkpointing": 3,
+    "shards": 3,
     "report": 4,
     "report_html": 4,
     "record": 4,
@@ -63,8 +65,8 @@ IMPORTED_AT_ONCE = 2
 
 # What may be imported inside a function: packages of the extras.
 OPTIONAL = {
-    "accelerate", "datasets", "evaluate", "fontTools", "matplotlib", "onnx", "onnxruntime", "pyarrow", "rapidfuzz",
-    "rapidocr",
+    "accelerate", "datasets", "evaluate", "fontTools", "fsspec", "matplotlib", "onnx", "onnxruntime", "pyarrow",
+    "rapidfuzz", "rapidocr",
 }  # fmt: skip
 
 BUNDLE_PACKAGES = {"PIL", "numpy", "torch", "transformers"}
