@@ -16,7 +16,6 @@ from tqdm import tqdm
 from hf_ocr.batch_reading import fingerprint_checkpoint
 from hf_ocr.cli.loading import CommandError, add_model_argument, load_reader, one_line, positive
 from hf_ocr.data.image_sets import ImageFiles, StreamedImages
-from hf_ocr.registration import default_checkpoint
 from hf_ocr.shards import read_to_shards
 
 SUFFIXES = frozenset(".bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
@@ -30,9 +29,10 @@ line: image, text, score, words (text, score, box), or image, text (null) and er
 An image that cannot be read is named on stderr, the others go on, and the exit status is 1.
 
 With --output, for images in any number: parquet files with name, text, score, words (text, score, box) and error, a row
-an image, in the order of the images. IMAGE may then be a parquet file, a folder of them, or what `datasets` loads by
-name from the Hub, which is streamed. The same command goes on where a killed one stopped; `accelerate launch` shares
-the work among processes and machines. An image that cannot be read has its error in its row, and the exit status is 0.
+an image, in the order of the images; --json, --scores and --boxes change nothing there. IMAGE may then be a parquet
+file, a folder of them, or what `datasets` loads by name from the Hub, which is streamed. The same command goes on where
+a killed one stopped; `accelerate launch` shares the work among processes and machines. An image that cannot be read has
+its error in its row, and the exit status is 0.
 
 examples:
   hf-ocr read line.png
@@ -128,12 +128,11 @@ def read_all(names: Sequence[str], options: argparse.Namespace) -> Iterator[dict
 
 def write(options: argparse.Namespace) -> None:
     """Read this process's part of the images into shards."""
-    rank, world, device = _process()
     try:
+        rank, world, device = _process()
         images = find_images(options)
         reader = load_reader(options.model, device)
-        model = str(default_checkpoint() if options.model is None else options.model)
-        commit = getattr(reader.model.config, "_commit_hash", None)
+        model = reader.model.name_or_path
         here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
         settings: dict[str, Any] = {"num_workers": max(1, (os.cpu_count() or 1) // here)}
         if options.batch_size is not None:
@@ -144,7 +143,7 @@ def write(options: argparse.Namespace) -> None:
             images,
             reader,
             options.output,
-            fingerprint_checkpoint(model) if os.path.isdir(model) else f"{model}@{commit}",
+            fingerprint_checkpoint(model) if os.path.isdir(model) else f"{model}@{reader.model.config._commit_hash}",
             options.shard_size,
             rank,
             world,
@@ -152,7 +151,7 @@ def write(options: argparse.Namespace) -> None:
         )
     except ImportError as error:
         raise CommandError(f'{one_line(error)}. Install what is missing with pip install "hf-ocr[train]".') from error
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise CommandError(one_line(error)) from error
 
 
@@ -163,21 +162,23 @@ def find_images(options: argparse.Namespace) -> ImageFiles | StreamedImages:
         CommandError: there is none, or a mixture: a long run should not find out at its end.
         ValueError: it cannot be loaded as a data set.
     """
-    parquet = [_parquet_files(argument, options.output) for argument in options.images]
     columns = (options.config, options.split, options.image_column)
-    if all(parquet) and options.split is None and options.config is None:
+    first = options.images[0] if len(options.images) == 1 else ""
+    if os.path.isdir(first) and (options.split or options.config):
+        return StreamedImages(first, *columns)
+    parquet = [_parquet_files(argument, options.output) for argument in options.images]
+    if all(parquet):
         return StreamedImages([path for paths in parquet for path in paths], *columns)
-    sources = list(find_sources(options.images)) if not any(parquet) else []
-    missing = [source for source in sources if source.error is not None]
-    if len(options.images) == 1 and (any(parquet) or missing) and not glob.has_magic(options.images[0]):
-        return StreamedImages(options.images[0], *columns)  # with its splits, or by a name that is no path
     if any(parquet):
         raise CommandError(
-            f"{', '.join(options.images)}: parquet files and others, or several with --split or --config. Expected "
-            "parquet files alone, image files alone, or one data set: read them one after the other."
+            f"{', '.join(options.images)}: parquet files and others. Expected one kind: read one after the other."
         )
-    if missing:
-        raise CommandError(f"{missing[0].name}: {missing[0].error}")
+    sources = list(find_sources(options.images))
+    missing = next((source for source in sources if source.error is not None), None)
+    if missing is not None and first and not glob.has_magic(first):
+        return StreamedImages(first, *columns)  # by a name that is no path, or a folder of another kind
+    if missing is not None:
+        raise CommandError(f"{missing.name}: {missing.error}")
     return ImageFiles([source.name for source in sources])
 
 

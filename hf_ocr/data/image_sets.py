@@ -79,7 +79,7 @@ class StreamedImages:
                 builder = load_dataset_builder(path, name)
             else:
                 self.num_images: int | None = sum(parquet.read_metadata(file).num_rows for file in files)
-                builder = load_dataset_builder("parquet", data_files={"train": files})
+                builder = load_dataset_builder("parquet", name, data_files={"train": files})
             splits = builder.as_streaming_dataset()
         except Exception as error:  # of every kind, as the format, the file system and the network have it
             raise ValueError(
