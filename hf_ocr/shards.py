@@ -168,7 +168,12 @@ class _Shards:
         for path in self.folder.glob("[0-9]*-[0-9]*.parquet"):
             part, block = map(int, path.stem.split("-"))
             if (part, block) not in self.rows:
-                self.rows[part, block] = parquet.read_metadata(path).num_rows
+                try:
+                    self.rows[part, block] = parquet.read_metadata(path).num_rows
+                except ValueError as error:
+                    raise ValueError(
+                        f"{path}: is not a shard ({error}). Delete it: its images will be read again."
+                    ) from error
         return sum(self.rows.values())
 
     def is_complete(self, part: int, shard_size: int) -> bool:

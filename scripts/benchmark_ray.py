@@ -90,7 +90,7 @@ def with_ray(folder: Path, workers: int, kill_after: int | None = None) -> tuple
     return found, len(pids)
 
 
-def measure(folder: Path, lines: int) -> dict[str, Any]:
+def compare(folder: Path, lines: int) -> dict[str, Any]:
     """Lines a second and processes that read, for each way; raises RuntimeError where a row is lost, doubled, other."""
     results = {}
     start = time.perf_counter()
@@ -128,7 +128,7 @@ def main() -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     with tempfile.TemporaryDirectory() as folder:
         write_lines(options.data, Path(folder), options.lines)
-        results = measure(Path(folder), options.lines)
+        results = compare(Path(folder), options.lines)
     ray.shutdown()
     record = {
         "lines": options.lines,

@@ -118,7 +118,7 @@ def test_processes_share_the_shards_and_another_number_of_them_goes_on(
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_parts_of_a_data_set_are_shared(reader, names, expected, tmp_path, world):
+def test_parts_of_a_data_set_are_shared(reader, names, expected, tmp_path, monkeypatch, world):
     """Two files: with three processes each block finds its reader all the same."""
     files = []
     for part, of in enumerate((names[:7], names[7:])):
@@ -138,6 +138,16 @@ def test_parts_of_a_data_set_are_shared(reader, names, expected, tmp_path, world
     found = rows(folder)
     assert [(row["part"], row["row"]) for row in found] == [(0, i) for i in range(7)] + [(1, i) for i in range(4)]
     assert [row["text"] for row in found] == [row["text"] for row in expected]
+    # What has been read is not streamed again.
+    monkeypatch.setattr(StreamedImages, "blocks", None)
+    read(StreamedImages(files), reader, folder, 2, rank=0, world=world)
+
+
+def test_a_damaged_shard_is_named(reader, names, tmp_path):
+    read(ImageFiles(names[:4]), reader, tmp_path)
+    (tmp_path / "00000-000001.parquet").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"00000-000001.parquet: is not a shard .*Delete it"):
+        read(ImageFiles(names[:4]), reader, tmp_path)
 
 
 def test_other_images_models_and_sizes_are_refused(reader, names, tmp_path):
