@@ -33,7 +33,8 @@ class BatchReader:
         model: the folder of a checkpoint, or its name on the Hub; the one that ships with the package when None.
         image_column: with the images: encoded bytes, `{"bytes", "path"}`, paths, addresses, PIL images or arrays.
         keep: columns to give back as they came. `map` of datasets keeps all; `map_batches` keeps none.
-        boxes: "char" or "word" adds the column "characters" or "words", as the pipeline gives them.
+        boxes: "char" or "word" adds the column "characters" or "words", as the pipeline gives them. Where the first
+            rows hold no text at all, `map` cannot tell its type, and wants `features`.
         batch_size: images read at once; by default as the pipeline has it.
         num_workers: threads that load and prepare images; 0 does so in the calling thread.
     """

@@ -36,7 +36,7 @@ def positive(argument: str) -> int:
     return number
 
 
-def load_reader(model: str | None, device: Any = None) -> Any:
+def load_reader(model: str | None, device: int | None = None) -> Any:
     """The pipeline `text-recognition` with this checkpoint (the shipped one when None) on this device.
 
     Raises:

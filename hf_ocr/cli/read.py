@@ -20,6 +20,8 @@ from hf_ocr.shards import read_to_shards
 
 SUFFIXES = frozenset(".bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
 ADDRESSES = ("http://", "https://")
+# Set for every process by what launches several, and what holds for one alone.
+PROCESS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
 EPILOG = """\
 One image: its text. Several: a line each, the name, a tab, the text (then the score). With --boxes a line for each
@@ -72,9 +74,7 @@ def add_parser(verbs: Any) -> None:
     )
     shards = parser.add_argument_group("images in any number")
     shards.add_argument("--output", metavar="FOLDER", help="write parquet files into this folder instead of printing")
-    shards.add_argument(
-        "--shard-size", type=positive, default=1024, metavar="N", help="rows of a file (default: 1024)"
-    )
+    shards.add_argument("--shard-size", type=positive, default=1024, metavar="N", help="rows of a file (default: 1024)")
     shards.add_argument("--config", metavar="NAME", help="configuration of the data set, where it has several")
     shards.add_argument("--split", metavar="NAME", help="split of the data set, where it has several")
     shards.add_argument("--image-column", metavar="NAME", help="column with the images (default: the first such)")
@@ -128,8 +128,8 @@ def read_all(names: Sequence[str], options: argparse.Namespace) -> Iterator[dict
 
 def write(options: argparse.Namespace) -> None:
     """Read this process's part of the images into shards."""
+    rank, world, device = _process()
     try:
-        rank, world, device = _process()
         images = find_images(options)
         reader = load_reader(options.model, device)
         model = reader.model.name_or_path
@@ -204,16 +204,13 @@ def _places_words(reader: Any) -> bool:
     return True
 
 
-def _process() -> tuple[int, int, Any]:
-    """The number of this process, the number of all, and the device: those that `accelerate launch` started."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return 0, 1, None
-    from accelerate import PartialState
+def _process() -> tuple[int, int, int | None]:
+    """Number of this process, of all, and of its accelerator, as `accelerate launch` and `torchrun` say.
 
-    state = PartialState(cpu=not torch.accelerator.is_available())
-    # They need no word from each other: one that ends early, or dies, holds up none.
-    state.destroy_process_group()
-    return state.process_index, state.num_processes, state.device
+    No process group is made: processes that need no word from each other should not wait for, or fail with, another.
+    """
+    rank, world, local = (int(os.environ.get(name, default)) for name, default in PROCESS.items())
+    return rank, world, local if torch.accelerator.is_available() else None
 
 
 def find_sources(arguments: Sequence[str]) -> Iterator[Source]:

@@ -148,7 +148,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hf_oc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [[1, 1, 1], [2, 2], [2, 1], [1, 2]], ids=str)
+@pytest.mark.parametrize("processes", [[2, 2], [2, 1], [1, 2]], ids=str)
 def test_killed_runs_lose_and_double_nothing(checkpoint, images, expected, tmp_path, processes):
     """All but the last are killed, every process of them at once, in the midst of their shards."""
     for number, count in enumerate(processes[:-1], 1):
@@ -156,7 +156,7 @@ def test_killed_runs_lose_and_double_nothing(checkpoint, images, expected, tmp_p
             command(checkpoint, images, tmp_path, count), env=ENVIRONMENT, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        limit = time.monotonic() + 200
+        limit = time.monotonic() + 300
         while len(list(tmp_path.glob("*.parquet"))) < 6 * number:
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < limit
