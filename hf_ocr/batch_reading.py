@@ -21,10 +21,12 @@ class BatchReader:
     rows = rows.cast_column("image", Image(decode=False))
     rows = rows.map(BatchReader(), batched=True, num_proc=2)
 
-    rows = ray.data.read_parquet("lines/").map_batches(
+    rows = ray.data.read_parquet("lines/").repartition(target_num_rows_per_block=1000).map_batches(
         BatchReader, fn_constructor_kwargs={"keep": ["id"]}, compute=ray.data.ActorPoolStrategy(size=2)
     )
     ```
+
+    (Ray joins small files to one block, and a block goes to one worker: so small lines are divided again.)
 
     The model is loaded in the process that reads, with the first batch. A reader travels as its options, and datasets
     know by them (and by the content of the checkpoint's folder) what they have read already.

@@ -32,6 +32,7 @@ from hf_ocr.record import hardware, versions
 
 NARROWEST = 1000
 ROWS_A_FILE = 1000
+ROWS_A_BLOCK = 500  # Ray would join files as small as these, and give one worker all of it
 BATCH = 250
 OBJECT_STORE = 512 * 2**20  # bytes
 
@@ -71,11 +72,12 @@ def plain_loop(folder: Path) -> dict[int, str]:
 
 def with_ray(folder: Path, workers: int, kill_after: int | None = None) -> tuple[list[tuple[int, str]], int]:
     """(id, text) of every row that came, and how many processes read; one is killed after this many rows."""
-    rows = ray.data.read_parquet(str(folder)).map_batches(
+    rows = ray.data.read_parquet(str(folder)).repartition(target_num_rows_per_block=ROWS_A_BLOCK)
+    rows = rows.map_batches(
         SignedReader,
         fn_constructor_kwargs={"keep": ["id"]},
         batch_size=BATCH,
-        compute=ray.data.ActorPoolStrategy(size=workers),
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
         num_cpus=0.5,  # of the two: the tasks that read files need one
     )
     found, pids = [], set()
@@ -107,6 +109,8 @@ def compare(folder: Path, lines: int) -> dict[str, Any]:
         if sorted(found) != sorted(expected.items()):
             different = sum(expected.get(number) != text for number, text in found)
             raise RuntimeError(f"{title}: {len(found)} rows for {lines}, {different} of them with another text.")
+        if processes < workers:
+            raise RuntimeError(f"{title}: {processes} process read all of it. Give more --lines.")
     return results
 
 

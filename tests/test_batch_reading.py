@@ -140,5 +140,5 @@ def test_ray_gives_each_row_once_although_a_worker_is_killed(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((tmp_path / "record.json").read_text())["results"]
-    assert [result["processes"] for result in results.values()][:2] == [1, 1]
-    assert results["2 workers, one killed"]["processes"] > results["2 workers"]["processes"] - 1
+    assert [result["processes"] for result in results.values()][:3] == [1, 1, 2]
+    assert results["2 workers, one killed"]["processes"] >= 2
