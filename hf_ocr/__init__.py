@@ -4,10 +4,12 @@ Importing the package registers its classes with transformers, and does nothing 
 """
 
 from hf_ocr.models import MODEL_CLASSES
+from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.configuration_pp_ocr import PpOcrConfig
 from hf_ocr.models.image_loading import ImageError, load_image
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
+from hf_ocr.models.modeling_attention_ocr import AttentionOcrForTextRecognition, AttentionOcrModel
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition, CrnnModel
 from hf_ocr.models.modeling_outputs import Recognition, TextRecognitionOutput
 from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition, PpOcrModel
@@ -22,6 +24,9 @@ __version__ = "0.1.0"
 __all__ = [
     "LATIN_ALPHABET",
     "MODEL_CLASSES",
+    "AttentionOcrConfig",
+    "AttentionOcrForTextRecognition",
+    "AttentionOcrModel",
     "CharacterTokenizer",
     "CrnnConfig",
     "CrnnForTextRecognition",

@@ -1,7 +1,7 @@
 """Configuration of the convolutional recurrent neural network (CRNN) for text lines."""
 
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from .configuration_text_recognition import TextRecognitionConfig
 from .setting_checks import (
@@ -31,6 +31,9 @@ class CrnnConfig(TextRecognitionConfig):
         conv_channels: output channels.
         conv_kernels, conv_strides, conv_paddings: px of the layer's input.
         conv_batch_norm: whether batch norm follows (the convolution keeps its bias, as in the paper's count).
+        conv_bias: whether the convolutions have a bias.
+        residual_blocks: residual blocks (two 3 x 3 convolutions around which the input is led) before the layer, with
+            its channels; None for none anywhere.
         pool_kernels, pool_strides, pool_paddings: max pooling behind the layer; None for none.
         lstm_hidden_size: units a direction.
         num_lstm_layers: bidirectional layers.
@@ -56,6 +59,8 @@ class CrnnConfig(TextRecognitionConfig):
     conv_strides: list[Any] | tuple[Any, ...] = ((1, 1),) * 7
     conv_paddings: list[Any] | tuple[Any, ...] = ((1, 1), (1, 1), (1, 1), (1, 1), (1, 1), (1, 1), (0, 0))
     conv_batch_norm: list[bool] | tuple[bool, ...] = (False, False, False, False, True, True, False)
+    conv_bias: bool = True
+    residual_blocks: list[int] | tuple[int, ...] | None = None
     pool_kernels: list[Any] | tuple[Any, ...] = ((2, 2), (2, 2), None, (2, 2), None, (2, 2), None)
     pool_strides: list[Any] | tuple[Any, ...] = ((2, 2), (2, 2), None, (2, 1), None, (2, 1), None)
     pool_paddings: list[Any] | tuple[Any, ...] = ((0, 0), (0, 0), None, (0, 1), None, (0, 1), None)
@@ -69,51 +74,58 @@ class CrnnConfig(TextRecognitionConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        name = type(self).__name__
         self._check_integers(
             vocab_size=(2, MAX_SYMBOLS), image_height=(1, 1024), lstm_hidden_size=(1, 4096), num_lstm_layers=(1, 16)
         )
-        check_choice("CrnnConfig: num_channels", self.num_channels, (1, 3))
-        check_choice("CrnnConfig: lstm_projection", self.lstm_projection, (True, False))
-        check_choice("CrnnConfig: invalid_labels", self.invalid_labels, ("error", "skip"))
-        check_choice("CrnnConfig: empty_labels", self.empty_labels, ("error", "skip", "blank"))
-        check_number("CrnnConfig: dropout", self.dropout, 0, 1)
-        self._check_trunk()
+        check_choice(f"{name}: num_channels", self.num_channels, (1, 3))
+        check_choice(f"{name}: conv_bias", self.conv_bias, (True, False))
+        check_choice(f"{name}: lstm_projection", self.lstm_projection, (True, False))
+        check_choice(f"{name}: invalid_labels", self.invalid_labels, ("error", "skip"))
+        check_choice(f"{name}: empty_labels", self.empty_labels, ("error", "skip", "blank"))
+        check_number(f"{name}: dropout", self.dropout, 0, 1)
+        self._check_trunk(name)
         height = self.image_height
         for kernel, stride, padding in self.downsampling():
             height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
         if height != 1:
             raise ValueError(
-                f"CrnnConfig: the trunk reduces image_height={self.image_height} px to {height} rows, expected 1. "
+                f"{name}: the trunk reduces image_height={self.image_height} px to {height} rows, expected 1. "
                 "Change image_height, or the kernels and strides of the last layers."
             )
 
-        check_parameters("CrnnConfig", self._parameter_count())
+        check_parameters(name, self._parameter_count())
 
-    def _check_trunk(self) -> None:
+    def _check_trunk(self, name: str) -> None:
         names = ("conv_channels", "conv_kernels", "conv_strides", "conv_paddings", "conv_batch_norm",
                  "pool_kernels", "pool_strides", "pool_paddings")  # fmt: skip
-        lists = {name: getattr(self, name) for name in names}
-        for name, entries in lists.items():
-            check_list(f"CrnnConfig: {name}", entries, 1, 64)
-        counts = {name: len(entries) for name, entries in lists.items()}
+        lists = {list_name: getattr(self, list_name) for list_name in names}
+        if self.residual_blocks is not None:
+            lists["residual_blocks"] = self.residual_blocks
+        for list_name, entries in lists.items():
+            check_list(f"{name}: {list_name}", entries, 1, 64)
+        counts = {list_name: len(entries) for list_name, entries in lists.items()}
         if len(set(counts.values())) != 1:
-            raise ValueError(f"CrnnConfig: every layer list needs one entry a layer, got {counts}. Give equal lengths.")
+            raise ValueError(f"{name}: every layer list needs one entry a layer, got {counts}. Give equal lengths.")
         for i in range(len(self.conv_channels)):
-            check_integer(f"CrnnConfig: conv_channels[{i}]", self.conv_channels[i], 1, 4096)
-            check_choice(f"CrnnConfig: conv_batch_norm[{i}]", self.conv_batch_norm[i], (True, False))
-            check_pair(f"CrnnConfig: conv_kernels[{i}]", self.conv_kernels[i], 1, 64)
-            check_pair(f"CrnnConfig: conv_strides[{i}]", self.conv_strides[i], 1, 64)
-            check_pair(f"CrnnConfig: conv_paddings[{i}]", self.conv_paddings[i], 0, 64)
+            check_integer(f"{name}: conv_channels[{i}]", self.conv_channels[i], 1, 4096)
+            check_choice(f"{name}: conv_batch_norm[{i}]", self.conv_batch_norm[i], (True, False))
+            check_pair(f"{name}: conv_kernels[{i}]", self.conv_kernels[i], 1, 64)
+            check_pair(f"{name}: conv_strides[{i}]", self.conv_strides[i], 1, 64)
+            check_pair(f"{name}: conv_paddings[{i}]", self.conv_paddings[i], 0, 64)
+            if self.residual_blocks is not None:
+                check_integer(f"{name}: residual_blocks[{i}]", self.residual_blocks[i], 0, 64)
             if self.pool_kernels[i] is not None:
-                check_pair(f"CrnnConfig: pool_kernels[{i}]", self.pool_kernels[i], 1, 64)
-                check_pair(f"CrnnConfig: pool_strides[{i}]", self.pool_strides[i], 1, 64)
+                check_pair(f"{name}: pool_kernels[{i}]", self.pool_kernels[i], 1, 64)
+                check_pair(f"{name}: pool_strides[{i}]", self.pool_strides[i], 1, 64)
                 # PyTorch: a window of padding alone has no maximum.
-                check_pair(f"CrnnConfig: pool_paddings[{i}]", self.pool_paddings[i], 0, min(self.pool_kernels[i]) // 2)
+                check_pair(f"{name}: pool_paddings[{i}]", self.pool_paddings[i], 0, min(self.pool_kernels[i]) // 2)
 
     def _parameter_count(self) -> int:
         """Of the weights; the biases are few."""
         channels = [self.num_channels, *self.conv_channels]
         trunk = sum(channels[i] * channels[i + 1] * prod(kernel) for i, kernel in enumerate(self.conv_kernels))
+        trunk += sum(18 * count * channels[i + 1] ** 2 for i, count in enumerate(self.residual_blocks or ()))
         hidden = self.lstm_hidden_size
         recurrent = 8 * hidden * (channels[-1] + hidden)
         recurrent += (self.num_lstm_layers - 1) * (8 * hidden * 3 * hidden + 2 * hidden * hidden)
@@ -129,7 +141,7 @@ class CrnnConfig(TextRecognitionConfig):
         return steps
 
     @classmethod
-    def small(cls, **kwargs: Any) -> "CrnnConfig":
+    def small(cls, **kwargs: Any) -> Self:
         """A trunk for plain CPUs: strided convolutions instead of pools, few channels while the map is large,
         horizontal stride 4; height 40 px unless `image_height` says otherwise (32 to 48 work)."""
         height = kwargs.get("image_height", 40)

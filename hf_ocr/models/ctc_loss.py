@@ -31,11 +31,41 @@ def ctc_loss(
         The loss, a float32 scalar (0 where every line is skipped), and the skipped lines, an int64 scalar.
 
     Raises:
+        ValueError: as `usable_labels`.
+    """
+    targets, label_lengths, usable = usable_labels(labels, lengths, logits.shape[-1], invalid_labels, empty_labels)
+    skipped = (~usable).sum()
+    if not usable.any():
+        return logits.sum() * 0.0, skipped
+    nll = F.ctc_loss(
+        logits[usable].log_softmax(-1).transpose(0, 1),
+        targets[usable],
+        lengths[usable],
+        label_lengths[usable],
+        reduction="none",
+    )
+    return (nll / label_lengths[usable].clamp(min=1).sqrt()).mean(), skipped
+
+
+def usable_labels(
+    labels: torch.Tensor,
+    lengths: torch.Tensor,
+    vocab_size: int,
+    invalid_labels: str = "error",
+    empty_labels: str = "error",
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What a loss may count of the labels of some lines; arguments as for `ctc_loss`.
+
+    Returns:
+        The labels padded with 0, int64 (B, L); their lengths, int64 (B,); and which lines are not to be skipped, bool
+        (B,).
+
+    Raises:
         ValueError: labels of another shape, with -100 before their end, or of a kind whose policy is "error".
     """
-    if labels.ndim != 2 or len(labels) != len(logits) or labels.is_floating_point():
+    if labels.ndim != 2 or len(labels) != len(lengths) or labels.is_floating_point():
         raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}, expected integers of shape ({len(logits)}, "
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}, expected integers of shape ({len(lengths)}, "
             "length), a row for each image. Pass the labels that the checkpoint's processor gives."
         )
     valid = labels != IGNORED
@@ -46,7 +76,6 @@ def ctc_loss(
             f"labels: row {row} is {labels[row].tolist()}, expected -100 only at the end. Move the padding behind "
             "the ids."
         )
-    vocab_size = logits.shape[-1]
     label_lengths = valid.sum(-1)
     targets = labels.masked_fill(~valid, 0)
     usable = torch.ones_like(label_lengths, dtype=torch.bool)
@@ -73,14 +102,4 @@ def ctc_loss(
                 'config.invalid_labels (config.empty_labels) to "skip".'
             )
         usable &= ~rows
-    skipped = (~usable).sum()
-    if not usable.any():
-        return logits.sum() * 0.0, skipped
-    nll = F.ctc_loss(
-        logits[usable].log_softmax(-1).transpose(0, 1),
-        targets[usable],
-        lengths[usable],
-        label_lengths[usable],
-        reduction="none",
-    )
-    return (nll / label_lengths[usable].clamp(min=1).sqrt()).mean(), skipped
+    return targets, label_lengths, usable

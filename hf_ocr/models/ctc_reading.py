@@ -1,5 +1,7 @@
 """How every family with a CTC head reads: `forward`, a search, scores at its temperature, the px of each character."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,15 +43,7 @@ def recognize_with_ctc(
     if num_beams < 1:
         raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (prefix beam search).")
     vocab_size = model.config.vocab_size
-    allowed = None
-    if allowed_ids is not None:
-        if not allowed_ids or min(allowed_ids) < 1 or max(allowed_ids) >= vocab_size:
-            raise ValueError(
-                f"allowed_ids is {allowed_ids}, expected ids of the alphabet, 1 to {vocab_size - 1}. "
-                "Take them from the tokenizer."
-            )
-        allowed = torch.zeros(vocab_size, dtype=torch.bool, device=pixel_values.device)
-        allowed[torch.as_tensor(allowed_ids, device=allowed.device)] = True
+    allowed = allowed_symbols(allowed_ids, vocab_size, pixel_values.device)
 
     def read(rows: slice) -> Recognition:
         images, valid = pixel_values[rows], None if widths is None else widths[rows]
@@ -63,13 +57,9 @@ def recognize_with_ctc(
             decoding = greedy_search(output.logits, output.logit_lengths, allowed, **options)
         spans = None
         if decoding.frame_spans is not None:
-            scale, offset = model.base_model.frame_to_pixel()
-            spans = (decoding.frame_spans * scale + offset).clamp(min=0)
             if valid is None:
-                spans = spans.clamp(max=images.shape[-1])
-            else:
-                spans = torch.minimum(spans, valid[:, None, None].to(spans))
-            spans = spans * (decoding.sequences != 0)[:, :, None]
+                valid = torch.full((len(images),), images.shape[-1], device=images.device)
+            spans = spans_in_px(model, decoding.frame_spans, decoding.sequences, valid)
         return Recognition(
             sequences=decoding.sequences,
             scores=decoding.scores,
@@ -80,14 +70,46 @@ def recognize_with_ctc(
 
     frames = max(model.base_model.frame_count(pixel_values.shape[-1]), 1)
     at_once = max(MOST_LOGITS // (frames * vocab_size), 1)
+    with eval_mode(model):
+        parts = [read(slice(start, start + at_once)) for start in range(0, max(len(pixel_values), 1), at_once)]
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+@contextmanager
+def eval_mode(model: Any) -> Iterator[None]:
+    """The model in eval mode, and afterwards, whatever happens, each of its layers in the mode that it had."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        parts = [read(slice(start, start + at_once)) for start in range(0, max(len(pixel_values), 1), at_once)]
+        yield
     finally:
         for module in training:  # each on its own: layers may be frozen in eval mode while others train
             module.training = True
-    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def allowed_symbols(allowed_ids: list[int] | None, vocab_size: int, device: torch.device) -> torch.Tensor | None:
+    """The `allowed_ids` of `recognize` as bool (V,), True where a symbol may appear; None where all may.
+
+    Raises:
+        ValueError: no ids, or ids outside the alphabet.
+    """
+    if allowed_ids is None:
+        return None
+    if not allowed_ids or min(allowed_ids) < 1 or max(allowed_ids) >= vocab_size:
+        raise ValueError(
+            f"allowed_ids is {allowed_ids}, expected ids of the alphabet, 1 to {vocab_size - 1}. "
+            "Take them from the tokenizer."
+        )
+    allowed = torch.zeros(vocab_size, dtype=torch.bool, device=device)
+    allowed[torch.as_tensor(allowed_ids, device=device)] = True
+    return allowed
+
+
+def spans_in_px(model: Any, frame_spans: torch.Tensor, sequences: torch.Tensor, widths: torch.Tensor) -> torch.Tensor:
+    """float32 (B, L, 2) of frames as px of the model's input, cut to each image; 0 behind the texts."""
+    scale, offset = model.base_model.frame_to_pixel()
+    spans = torch.minimum((frame_spans * scale + offset).clamp(min=0), widths[:, None, None].to(frame_spans))
+    return spans * (sequences != 0)[:, :, None]
 
 
 def _joined(parts: list[Recognition]) -> Recognition:

@@ -21,14 +21,15 @@ class CrnnConvolution(nn.Module):
 
     def __init__(self, config: CrnnConfig, index: int) -> None:
         super().__init__()
-        in_channels = config.num_channels if index == 0 else config.conv_channels[index - 1]
         channels = config.conv_channels[index]
+        in_channels = channels if _residual_blocks(config, index) else _channels_before(config, index)
         self.convolution = nn.Conv2d(
             in_channels,
             channels,
             tuple(config.conv_kernels[index]),
             tuple(config.conv_strides[index]),
             tuple(config.conv_paddings[index]),
+            bias=config.conv_bias,
         )
         self.norm = nn.BatchNorm2d(channels) if config.conv_batch_norm[index] else nn.Identity()
         self.pool = None
@@ -48,6 +49,37 @@ class CrnnConvolution(nn.Module):
             widths, least = _output_length(widths, self.pool), _output_length(least, self.pool)
             hidden = _mask_columns(hidden, widths, least)
         return hidden, widths, least
+
+
+class CrnnResidualBlock(nn.Module):
+    """Two convolutions of 3 x 3 px with batch norm around which the input is led (He et al., arXiv:1512.03385).
+
+    Where the channels change, the input goes through a convolution of 1 x 1 px.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(size, channels, 3, padding=1, bias=False) for size in (in_channels, channels)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != channels:
+            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, hidden: torch.Tensor, widths: torch.Tensor, least: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """As of `CrnnConvolution`; the width stays."""
+        inner = F.relu(_mask_columns(self.norms[0](self.convolutions[0](hidden)), widths, least), inplace=True)
+        outer = self.norms[1](self.convolutions[1](inner)) + self.shortcut(hidden)
+        return F.relu(_mask_columns(outer, widths, least), inplace=True), widths, least
+
+
+def _residual_blocks(config: CrnnConfig, index: int) -> int:
+    return config.residual_blocks[index] if config.residual_blocks is not None else 0
+
+
+def _channels_before(config: CrnnConfig, index: int) -> int:
+    return config.conv_channels[index - 1] if index else config.num_channels
 
 
 def _output_length(lengths: Any, layer: nn.Conv2d | nn.MaxPool2d) -> Any:
@@ -98,7 +130,7 @@ class CrnnPreTrainedModel(TextRecognitionPreTrainedModel):
     base_model_prefix = "crnn"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    _no_split_modules = ["CrnnConvolution", "CrnnBidirectionalLstm"]
+    _no_split_modules = ["CrnnConvolution", "CrnnResidualBlock", "CrnnBidirectionalLstm"]
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -119,7 +151,13 @@ class CrnnModel(CrnnPreTrainedModel):
 
     def __init__(self, config: CrnnConfig) -> None:
         super().__init__(config)
-        self.convolutions = nn.ModuleList(CrnnConvolution(config, i) for i in range(len(config.conv_channels)))
+        self.convolutions = nn.ModuleList()
+        for i, channels in enumerate(config.conv_channels):
+            for block in range(_residual_blocks(config, i)):
+                self.convolutions.append(
+                    CrnnResidualBlock(channels if block else _channels_before(config, i), channels)
+                )
+            self.convolutions.append(CrnnConvolution(config, i))
         hidden_size = config.lstm_hidden_size
         sizes = [config.conv_channels[-1]] + [hidden_size if config.lstm_projection else 2 * hidden_size] * (
             config.num_lstm_layers - 1

@@ -108,22 +108,28 @@ def temperature_changes_scores_alone(model_class: Any) -> None:
 
 
 def one_beam_is_greedy(model_class: Any) -> None:
-    """The best symbol of every frame, repeats collapsed, id 0 dropped."""
+    """The best symbol of every frame, repeats collapsed, id 0 dropped; of a decoder, the best symbol of every step."""
     model = tiny_model(model_class)
     inputs = tiny_batch(model_class)
     with torch.no_grad():
         output = model(**inputs)
-    best = output.logits.argmax(-1)
-    expected = [
-        _collapsed(row[:length]) for row, length in zip(best.tolist(), output.logit_lengths.tolist(), strict=True)
-    ]
+    lengths = output.logit_lengths.tolist()
+    if model.can_generate():
+        generated = model.generate(**inputs, max_new_tokens=max(lengths) + 1)[:, 1:].tolist()
+        # Behind as many symbols as an image has frames, a text ends in any case.
+        expected = [
+            tuple(itertools.takewhile(bool, row))[:length] for row, length in zip(generated, lengths, strict=True)
+        ]
+    else:
+        best = output.logits.argmax(-1).tolist()
+        expected = [_collapsed(row[:length]) for row, length in zip(best, lengths, strict=True)]
     for settings in ({}, {"num_beams": 1}):
         texts = _texts(model.recognize(**inputs, **settings).sequences)
         assert texts == expected, "one beam does not read the best path"
 
 
 def a_wide_beam_reads_the_most_probable_text(model_class: Any) -> None:
-    """Against the enumeration of all paths, with few symbols and few frames."""
+    """Against the enumeration of all paths, or of all texts of a decoder, with few symbols and few frames."""
     model = tiny_model(model_class, vocab_size=FEW)
     config = model.config
     generator = torch.Generator().manual_seed(0)
@@ -131,27 +137,61 @@ def a_wide_beam_reads_the_most_probable_text(model_class: Any) -> None:
     widths = torch.tensor([20, 17, 16, 12] * 6)
     with torch.no_grad():
         output = model(pixel_values, widths)
-    frames = output.logits.shape[1]
-    assert frames <= 6, "too many frames to enumerate their paths"
+        frames = output.logits.shape[1]
+        assert frames <= 6, "too many frames to enumerate their paths"
+        probabilities = (_of_texts if model.can_generate() else _of_paths)(model, pixel_values, widths)
     found = model.recognize(pixel_values, widths, num_beams=FEW**frames)
+    greedy = _texts(model.recognize(pixel_values, widths).sequences)
     best_paths = 0
+    for row, texts in enumerate(probabilities):
+        best = max(texts, key=texts.__getitem__)
+        assert _texts(found.sequences[row : row + 1])[0] == best, f"row {row}: a wide beam misses the best text"
+        assert abs(float(found.scores[row]) - texts[best]) < 1e-5, f"row {row}: the score is no probability of the text"
+        best_paths += best == greedy[row]
+    assert best_paths < len(widths), "the lines tell nothing: the best path is always the best text"
+
+
+def _of_paths(model: Any, pixel_values: torch.Tensor, widths: torch.Tensor) -> list[dict[tuple[int, ...], float]]:
+    """For each image the probability of every text, the sum over its paths."""
+    output = model(pixel_values, widths)
+    found = []
     for row, length in enumerate(output.logit_lengths.tolist()):
         probabilities = output.logits[row, :length].double().softmax(-1)
         texts: dict[tuple[int, ...], float] = {}
         for path in itertools.product(range(FEW), repeat=length):
             text = _collapsed(path)
-            probability = float(probabilities[range(length), path].prod())
-            texts[text] = texts.get(text, 0.0) + probability
-        best = max(texts, key=texts.__getitem__)
-        assert _texts(found.sequences[row : row + 1])[0] == best, f"row {row}: a wide beam misses the best text"
-        assert abs(float(found.scores[row]) - texts[best]) < 1e-5, f"row {row}: the score is no probability of the text"
-        best_paths += best == _collapsed(probabilities.argmax(-1).tolist())
-    assert best_paths < len(widths), "the lines tell nothing: the best path is always the best text"
+            texts[text] = texts.get(text, 0.0) + float(probabilities[range(length), path].prod())
+        found.append(texts)
+    return found
+
+
+def _of_texts(model: Any, pixel_values: torch.Tensor, widths: torch.Tensor) -> list[dict[tuple[int, ...], float]]:
+    """For each image the probability of every text with no more symbols than frames, step by step as in `generate`."""
+    lengths = model(pixel_values, widths).logit_lengths
+    found: list[dict[tuple[int, ...], float]] = [{} for _ in lengths]
+    beginnings = {(): torch.ones(len(lengths), dtype=torch.float64)}
+    while beginnings:
+        longer = {}
+        for text, probability in beginnings.items():
+            given = torch.tensor([[0, *text]]).expand(len(lengths), -1)
+            logits = model(pixel_values, widths, decoder_input_ids=given).logits[:, -1]
+            steps = logits.double().softmax(-1) * probability[:, None]
+            for row in (lengths >= len(text)).nonzero()[:, 0].tolist():
+                found[row][text] = float(steps[row, 0])
+            if len(text) < int(lengths.max()):
+                longer.update({(*text, symbol): steps[:, symbol] for symbol in range(1, FEW)})
+        beginnings = longer
+    return found
 
 
 def loss_and_score_agree(model_class: Any) -> None:
-    """Of texts of one length: -log P(text | image) is the loss times a factor, whatever mean the family states."""
+    """Of texts of one length: -log P(text | image) is the loss times a factor, whatever mean the family states.
+
+    Of a decoder beside a CTC head: without the head's share in either.
+    """
     model, processor = tiny_model(model_class), tiny_processor(model_class)
+    if hasattr(model.config, "ctc_weight"):
+        model.config.ctc_weight = 0.0
     inputs = {name: tensor[:1] for name, tensor in tiny_batch(model_class).items()}
     words = ["abc", "bb0", "€ é", "hah"]
     ids = _ids(processor, words)

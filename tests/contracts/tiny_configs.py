@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_recognizer import lines
 from torch import nn
 
+from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.configuration_pp_ocr import PpOcrConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
@@ -49,9 +50,25 @@ def _pp_ocr(vocab_size: int) -> PpOcrConfig:
     )
 
 
+def _attention_ocr(vocab_size: int) -> AttentionOcrConfig:
+    return AttentionOcrConfig.small(
+        vocab_size=vocab_size,
+        image_height=32,
+        conv_channels=[8, 8, 16, 16, 24, 24, 24, 24],
+        lstm_hidden_size=16,
+        decoder_hidden_size=24,
+        attention_size=16,
+        num_attention_heads=2,
+        location_kernel=5,
+        location_channels=4,
+        dropout=0.02,
+    )
+
+
 TINY_CONFIGS: dict[str, Callable[[int], Any]] = {
     "CrnnForTextRecognition": _crnn,
     "PpOcrForTextRecognition": _pp_ocr,
+    "AttentionOcrForTextRecognition": _attention_ocr,
 }
 
 
@@ -99,12 +116,16 @@ def _tiny_state(model_class: Any, vocab_size: int) -> dict[str, torch.Tensor]:
         model.train()
         for _ in range(20):
             model(**inputs)
-        output = model.eval()(**inputs)
+        output = model.eval()(**inputs, labels=torch.randint(1, vocab_size, (12, 6)))
         valid = torch.arange(output.logits.shape[1]) < output.logit_lengths[:, None]
-        logits = output.logits[valid]
-        head = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == vocab_size][-1]
-        # Small enough for float32: what the features err by, 1e-7, is multiplied by this gain.
-        gain = 0.5 / logits.std(0)
-        head.weight.mul_(gain[:, None])
-        head.bias.copy_((head.bias - logits.mean(0)) * gain)
+        heads = [layer for layer in model.vocabulary_layers() if isinstance(layer, nn.Linear)]
+        # The second is that of a decoder: where its end were as likely as a symbol, the shortest text would be the best.
+        parts = ((output.logits[valid], 0.5, 0.0), (output.get("decoder_logits"), 1.0, 2.0))
+        for head, (logits, deviation, lowered) in zip(heads, parts, strict=False):
+            logits = logits.flatten(0, -2)
+            # Small enough for float32: what the features err by, 1e-7, is multiplied by this gain.
+            gain = deviation / logits.std(0)
+            head.weight.mul_(gain[:, None])
+            head.bias.copy_((head.bias - logits.mean(0)) * gain)
+            head.bias[0] -= lowered
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,378 @@
+"""Attention OCR: the encoder of a CRNN, and an LSTM that attends to its frames (R2AM, RARE, TRBA)."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from transformers import GenerationMixin
+
+from .attention_decoder import AttentionDecoder, AttentionMemory
+from .beam_search import FoundTexts, beam_search
+from .configuration_attention_ocr import AttentionOcrConfig
+from .ctc_loss import ctc_loss, usable_labels
+from .ctc_reading import allowed_symbols, eval_mode, spans_in_px
+from .line_inputs import checked_widths
+from .modeling_crnn import CrnnConvolution, CrnnModel, CrnnPreTrainedModel
+from .modeling_outputs import Recognition, TextRecognitionOutput
+from .thin_plate_spline import ThinPlateSplineRectifier
+
+# Texts of a lexicon that are scored at once, for all images together.
+LEXICON_ROWS = 1024
+
+
+@dataclass
+class AttentionOcrOutput(TextRecognitionOutput):
+    """Output of `AttentionOcrForTextRecognition.forward`.
+
+    Attributes:
+        logits: float32 (B, T, V), those of the CTC head, a frame each. Without the head, those of the decoder.
+        logit_lengths: int64 (B,), valid frames; without the head, steps.
+        decoder_logits: float32 (B, L, V), of one symbol a step, the end of the text, id 0, the last; with `labels` or
+            `output_attentions`, or without the head.
+        cross_attentions: one tensor, float32 (B, heads, L, T), the weights over the frames of the image at each step
+            (and, with a CTC head, over the frame that stands behind the last of each image); only with
+            `output_attentions`.
+        decoder_attentions: None; the decoder does not attend to itself.
+    """
+
+    decoder_logits: torch.Tensor | None = None
+    cross_attentions: tuple[torch.Tensor] | None = None
+    decoder_attentions: tuple[torch.Tensor] | None = None
+
+
+class AttentionOcrPreTrainedModel(CrnnPreTrainedModel):
+    """What both classes share: names for transformers, and fresh weights."""
+
+    config_class = AttentionOcrConfig
+    base_model_prefix = "attention_ocr"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _no_split_modules = ["CrnnConvolution", "CrnnResidualBlock", "CrnnBidirectionalLstm", "AttentionDecoder"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, AttentionDecoder | ThinPlateSplineRectifier):
+            module.reset_parameters()
+
+
+class AttentionOcrModel(AttentionOcrPreTrainedModel):
+    """The encoder: image -> one feature vector a frame, by the trunk and LSTMs of a CRNN."""
+
+    def __init__(self, config: AttentionOcrConfig) -> None:
+        super().__init__(config)
+        self.rectifier = None
+        if config.rectifier_points:
+            self.rectifier = ThinPlateSplineRectifier(config.num_channels, config.rectifier_points)
+        self.crnn = CrnnModel(config)
+        self.projection = None
+        if config.feature_projection:
+            self.projection = nn.Linear(2 * config.lstm_hidden_size, config.feature_size)
+        self.post_init()
+
+    def forward(
+        self, pixel_values: torch.Tensor, widths: torch.Tensor | None = None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of each frame.
+
+        Args:
+            pixel_values: float (B, num_channels, image_height, W).
+            widths: int64 (B,), valid columns of each image, px; all of W when None.
+
+        Returns:
+            features (B, T, feature_size) in the model's dtype, and the valid frames of each row, int64 (B,).
+
+        Raises:
+            ValueError: another shape than the configuration's, or an image too narrow for a single frame.
+        """
+        if self.rectifier is not None:
+            widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
+            # A narrower image than a frame is the encoder's to refuse.
+            columns = torch.arange(pixel_values.shape[-1], device=widths.device)
+            inside = (columns < widths[:, None])[:, None, None]
+            pixel_values = self.rectifier(pixel_values.to(self.dtype).masked_fill(~inside, 0.0), widths.clamp(min=1))
+        features, lengths = self.crnn(pixel_values, widths)
+        return features if self.projection is None else self.projection(features), lengths
+
+    def frame_count(self, widths: Any) -> Any:
+        """Frames of images of these valid widths, px: an int, or int64 of the shape of `widths`."""
+        return self.crnn.frame_count(widths)
+
+    def frame_to_pixel(self) -> tuple[float, float]:
+        """(scale, offset): the frame coordinate u (frame f covers [f, f + 1)) lies at px `scale * u + offset`, of the
+        straightened image where there is a rectifier."""
+        return self.crnn.frame_to_pixel()
+
+
+class AttentionOcrEncoder(nn.Module):
+    """What `generate` of transformers calls once an image: the model's `remember`."""
+
+    main_input_name = "pixel_values"
+
+    def __init__(self, model: "AttentionOcrForTextRecognition") -> None:
+        super().__init__()
+        self.remember = model.remember
+
+    def forward(self, pixel_values: torch.Tensor, widths: torch.Tensor | None = None, **kwargs: Any) -> AttentionMemory:
+        """See `AttentionOcrForTextRecognition.remember`."""
+        return self.remember(pixel_values, widths)
+
+
+class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixin):
+    """Attention OCR: image of a text line -> text, one character after the other."""
+
+    # The loss is a mean over lines: gradient accumulation divides it (the stock Trainer asks this attribute).
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: AttentionOcrConfig) -> None:
+        super().__init__(config)
+        self.attention_ocr = AttentionOcrModel(config)
+        self.decoder = AttentionDecoder(config)
+        self.ctc_dropout = nn.Dropout(config.dropout)
+        self.ctc_classifier = nn.Linear(config.feature_size, config.vocab_size) if config.ctc_weight else None
+        self.post_init()
+
+    def vocabulary_layers(self) -> list[nn.Linear | nn.Embedding]:
+        """The layers with one row for each symbol of the alphabet."""
+        heads = [] if self.ctc_classifier is None else [self.ctc_classifier]
+        return [*heads, self.decoder.symbol_gates, self.decoder.classifier]
+
+    def remember(self, pixel_values: torch.Tensor, widths: torch.Tensor | None = None) -> AttentionMemory:
+        """What the decoder reads of images; arguments as for `forward`."""
+        features, lengths = self.attention_ocr(pixel_values, widths)
+        ctc_logits = None
+        if self.ctc_classifier is not None:
+            # Frames first, as the LSTM left them: a product whose kernel does not change with a batch of one.
+            hidden = self.ctc_dropout(features.transpose(0, 1))
+            ctc_logits = self.ctc_classifier(hidden).transpose(0, 1).float()
+        return self.decoder.remember(features, lengths, ctc_logits)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        widths: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        encoder_outputs: AttentionMemory | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> AttentionOcrOutput:
+        """Logits of each frame and, where they are asked for, of each step; the loss when labels are given.
+
+        With labels the decoder is told what stands before each step, without labels what it reads itself, greedily.
+
+        Args:
+            pixel_values: float (B, num_channels, image_height, W) in [-1, 1].
+            widths: int64 (B,), valid columns of each image, px; all of W when None.
+            labels: int64 (B, L), alphabet ids padded with -100.
+            decoder_input_ids: of `generate`: int64 (B, L), what stands before each step, 0 before the first. The answer
+                is then the decoder's `logits`.
+            encoder_outputs: of `remember`, instead of the images.
+            output_attentions: give the attention weights of each step.
+
+        Returns:
+            The loss is the mean over lines of the negative log probability of the label and its end, divided by the
+            square root of its steps, so that long lines weigh more than short ones, but not in proportion. With a CTC
+            head it counts 1 - `ctc_weight`, and that of `ctc_loss` for the head `ctc_weight`.
+
+        Raises:
+            ValueError: wrong shapes; labels that cannot be aligned (see `CrnnConfig.invalid_labels`, `empty_labels`).
+        """
+        memory = encoder_outputs
+        if memory is None:
+            if pixel_values is None:
+                raise ValueError("pixel_values is None, expected images, or encoder_outputs. Pass one of them.")
+            memory = self.remember(pixel_values, widths)
+        if decoder_input_ids is not None:
+            logits, attentions = self.decoder(memory, decoder_input_ids)
+            return AttentionOcrOutput(logits=logits, cross_attentions=(attentions,) if output_attentions else None)
+        output = AttentionOcrOutput(logits=memory.ctc_logits, logit_lengths=memory.lengths)
+        if labels is not None:
+            config = self.config
+            targets, steps, usable = usable_labels(
+                labels, memory["lengths"], config.vocab_size, config.invalid_labels, config.empty_labels
+            )
+            targets = targets[:, : int(steps.max()) if len(steps) else 0] * usable[:, None]
+        elif self.ctc_classifier is None or output_attentions:
+            targets = self._search(memory, 1).sequences
+            steps = (targets != 0).sum(-1)
+        else:
+            return output
+        output.decoder_logits, attentions = self.decoder(memory, F.pad(targets, (1, 0)))
+        if self.ctc_classifier is None:
+            output.logits, output.logit_lengths = output.decoder_logits, steps + 1
+        if output_attentions:
+            output.cross_attentions = (attentions,)
+        if labels is not None:
+            losses = F.cross_entropy(output.decoder_logits.transpose(1, 2), F.pad(targets, (0, 1)), reduction="none")
+            counted = torch.arange(losses.shape[1], device=losses.device) <= steps[:, None]
+            lines = (losses * counted).sum(-1) / (steps + 1).sqrt()
+            output.loss = lines[usable].sum() / usable.sum().clamp(min=1)
+            output.skipped = (~usable).sum()
+            if config.ctc_weight and memory.ctc_logits is not None:
+                beside, _ = ctc_loss(
+                    memory.ctc_logits, memory["lengths"], labels, config.invalid_labels, config.empty_labels
+                )
+                output.loss = (1 - config.ctc_weight) * output.loss + config.ctc_weight * beside
+        return output
+
+    def recognize(
+        self,
+        pixel_values: torch.Tensor,
+        widths: torch.Tensor | None = None,
+        num_beams: int = 1,
+        allowed_ids: list[int] | None = None,
+        lexicon: torch.Tensor | None = None,
+        with_characters: bool = True,
+    ) -> Recognition:
+        """Reads images; in eval mode whatever the model's own mode, which is left as it was.
+
+        A text has at most as many characters as its image has frames.
+
+        Args:
+            pixel_values: float (B, num_channels, image_height, W) in [-1, 1].
+            widths: int64 (B,), valid columns, px; all of W when None.
+            num_beams: 1 reads greedily; more runs a beam search.
+            allowed_ids: alphabet ids that may appear; all when None.
+            lexicon: int64 (N, L) padded with 0: the answer is one of these N texts.
+            with_characters: also give the score and the px span of every character. The score is the character's
+                probability given those before it; the span is taken from where the decoder looked.
+
+        Raises:
+            ValueError: `num_beams` below 1, ids outside the alphabet, or what `forward` does not take.
+        """
+        if num_beams < 1:
+            raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (beam search).")
+        allowed = allowed_symbols(allowed_ids, self.config.vocab_size, pixel_values.device)
+        with torch.no_grad(), eval_mode(self):
+            memory = self.remember(pixel_values, widths)
+            found = self._search(memory, num_beams, allowed) if lexicon is None else self._best_of(memory, lexicon)
+        spans = None
+        if with_characters:
+            widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
+            spans = _frame_spans(found.positions, found.sequences, memory["lengths"])
+            spans = spans_in_px(self, spans, found.sequences, widths)
+        return Recognition(
+            sequences=found.sequences,
+            scores=found.log_scores.exp(),
+            character_scores=found.step_scores if with_characters else None,
+            character_spans=spans,
+        )
+
+    def _search(self, memory: AttentionMemory, num_beams: int, allowed: torch.Tensor | None = None) -> FoundTexts:
+        seen, state = memory, self.decoder.start(memory)
+
+        def advance(parents: torch.Tensor, symbols: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            nonlocal seen, state
+            if len(parents) != len(seen["features"]):  # else the beams of an image changed places, at most
+                seen = seen.select(parents)
+            state = state.select(parents)
+            state, _ = self.decoder.step(seen, state, self.decoder.symbol_gates(symbols))
+            return self.decoder.logits(state.hidden).log_softmax(-1), _centres(state.attended, seen)
+
+        return beam_search(advance, memory["lengths"], num_beams, allowed)
+
+    def _best_of(self, memory: AttentionMemory, lexicon: torch.Tensor) -> FoundTexts:
+        """The text of the lexicon that is the most probable for each image."""
+        images, best = len(memory["lengths"]), None
+        at_once = max(LEXICON_ROWS // max(images, 1), 1)
+        for texts in lexicon.to(memory["features"].device).split(at_once):
+            rows = torch.arange(images, device=texts.device).repeat_interleave(len(texts))
+            seen, sequences = memory.select(rows), texts.repeat(images, 1)
+            logits, weights = self.decoder(seen, F.pad(sequences, (1, 0)))
+            steps = logits.log_softmax(-1).gather(-1, F.pad(sequences, (0, 1))[:, :, None])[:, :, 0]
+            ends = (sequences != 0).sum(-1)
+            counted = torch.arange(steps.shape[1], device=steps.device) <= ends[:, None]
+            scores = (steps * counted).sum(-1)
+            found = FoundTexts(
+                sequences,
+                scores,
+                steps[:, :-1].exp() * (sequences != 0),
+                _centres(weights.mean(1)[:, :-1], seen) * (sequences != 0),
+            )
+            # The best of these texts, and of those before them, for each image.
+            winner = scores.unflatten(0, (images, -1)).argmax(-1) + torch.arange(images) * len(texts)
+            found = FoundTexts(*(tensor[winner] for tensor in found))
+            if best is not None:
+                better = found.log_scores > best.log_scores
+                found = FoundTexts(
+                    *(
+                        torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
+                        for new, old in zip(found, best, strict=True)
+                    )
+                )
+            best = found
+        if best is None:
+            raise ValueError("lexicon has no words, expected at least one. Leave it out to read without a lexicon.")
+        longest = int((best.sequences != 0).sum(-1).max()) if images else 0
+        return FoundTexts(
+            best.sequences[:, :longest], best.log_scores, best.step_scores[:, :longest], best.positions[:, :longest]
+        )
+
+    def reading_copy(self, dtype: torch.dtype) -> "AttentionOcrForTextRecognition":
+        """A copy for reading only: batch norm folded into the trunk's convolutions, eval mode, weights in `dtype`."""
+        reader = copy.deepcopy(self).eval()
+        for layer in reader.modules():
+            if isinstance(layer, CrnnConvolution) and isinstance(layer.norm, nn.BatchNorm2d):
+                layer.convolution = fuse_conv_bn_eval(layer.convolution, layer.norm)
+                layer.norm = nn.Identity()
+        # The layout the convolutions compute in: else each call would rearrange their weights.
+        return reader.to(dtype=dtype, memory_format=torch.channels_last)
+
+    # What `generate` of transformers asks for.
+
+    def get_encoder(self, modality: str | None = None) -> AttentionOcrEncoder:
+        """What is computed once for an image."""
+        return AttentionOcrEncoder(self)
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        encoder_outputs: AttentionMemory | None = None,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The arguments of `forward` for the next step.
+
+        All steps are computed again, for the names by which a state is carried change with the version of transformers;
+        `recognize` carries it.
+        """
+        return {
+            "decoder_input_ids": input_ids,
+            "encoder_outputs": encoder_outputs,
+            "output_attentions": output_attentions,
+        }
+
+
+def _centres(weights: torch.Tensor, memory: AttentionMemory) -> torch.Tensor:
+    """float32 (..., L) or (B,): the mean frame coordinate under attention weights (B, L, T) or (B, T)."""
+    frames = torch.arange(weights.shape[-1], device=weights.device) + 0.5
+    return weights @ frames
+
+
+def _frame_spans(centres: torch.Tensor, sequences: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """float32 (B, L, 2): a character reaches half the way to its neighbours, and half a frame at least.
+
+    The first and the last reach as far outwards as inwards, a lone character to the nearer end of its image.
+    """
+    ends = lengths[:, None].to(centres)
+    centres = torch.minimum(centres, ends - 0.5)  # not the frame behind the last
+    lone = torch.minimum(centres, ends - centres)
+    valid = sequences != 0
+    gaps = (centres[:, 1:] - centres[:, :-1]).abs() / 2
+    gaps = torch.where(valid[:, 1:], gaps, torch.nan)
+    before, behind = F.pad(gaps, (1, 0), value=torch.nan), F.pad(gaps, (0, 1), value=torch.nan)
+    before, behind = torch.where(before.isnan(), behind, before), torch.where(behind.isnan(), before, behind)
+    before, behind = torch.where(before.isnan(), lone, before), torch.where(behind.isnan(), lone, behind)
+    spans = torch.stack([centres - before.clamp(min=0.5), centres + behind.clamp(min=0.5)], dim=-1)
+    return torch.minimum(spans.clamp(min=0.0), ends[:, :, None]) * valid[:, :, None]
+
+
+__all__ = ["AttentionOcrForTextRecognition", "AttentionOcrModel", "AttentionOcrPreTrainedModel"]
