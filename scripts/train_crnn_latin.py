@@ -3,6 +3,8 @@
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \\
         python scripts/train_crnn_latin.py --data DATA --output_dir runs/crnn-small-latin
 
+With `--model_type attention_ocr --init_from CRNN` another family learns from the same lines, with a CRNN as encoder.
+
 Hours, hardware, versions and results of the run behind the shipped weights: model_cards/crnn-small-latin.json, written
 by scripts/publish_crnn_latin.py. The lines it was measured on are never read here.
 
@@ -25,25 +27,29 @@ import zlib
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset, concatenate_datasets
 from rapidfuzz.distance import Levenshtein
+from transformers import AutoModelForTextRecognition
 
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import ChunkSequence, LineChunks, Source
 from hf_ocr.data.fonts import find_fonts, load_words, split_families
 from hf_ocr.data.synthetic_lines import SyntheticLines
 from hf_ocr.evaluation import Report
-from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
+from hf_ocr.models.modeling_attention_ocr import AttentionOcrForTextRecognition
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import read_images
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 from hf_ocr.text import LATIN_ALPHABET
 from hf_ocr.training import TrainingConfig, evaluate_in_all_processes, train
+
+SMALL_MODELS = {"crnn": CrnnForTextRecognition, "attention_ocr": AttentionOcrForTextRecognition}
 
 
 class Mix(NamedTuple):
@@ -102,7 +108,7 @@ def in_case_of(reading: str, label: str) -> str:
     return "".join(cased)
 
 
-def with_case(rows: Dataset, model: CrnnForTextRecognition, processor: TextRecognitionProcessor) -> Dataset:
+def with_case(rows: Dataset, model: Any, processor: TextRecognitionProcessor) -> Dataset:
     """Rows annotated in capitals, in the case in which `model` reads them; those it reads otherwise are left out.
 
     As they are they would teach capitals for small print. Where less than 60 % of a line agrees, either the label is
@@ -122,22 +128,24 @@ def not_upright(row: dict) -> bool:
     return height > 1.5 * width and len(row["text"]) > 2
 
 
-def new_model(image_height: int, init_from: Path | None) -> tuple[CrnnForTextRecognition, TextRecognitionProcessor]:
-    tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
-    processor = TextRecognitionProcessor(TextLineImageProcessor(height=image_height), tokenizer)
-    config = CrnnConfig.small(
-        vocab_size=len(tokenizer), image_height=image_height, invalid_labels="skip", empty_labels="blank"
-    )
-    if init_from is None:
-        return CrnnForTextRecognition(config), processor
-    # Weights are shipped in fp16; training needs them in float32.
-    return CrnnForTextRecognition.from_pretrained(init_from, config=config, dtype=torch.float32), processor
+def new_model(model_type: str, image_height: int, reader: Any) -> Any:
+    """With what a reader, where there is one, has learnt."""
+    settings = {"invalid_labels": "skip", "empty_labels": "blank"}
+    model_class = SMALL_MODELS[model_type]
+    if reader is not None and isinstance(reader, model_class):
+        for name, value in settings.items():
+            setattr(reader.config, name, value)
+        return reader
+    if reader is not None and model_class is AttentionOcrForTextRecognition:
+        return model_class.from_crnn(reader, attention_size=AttentionOcrConfig.small().attention_size, **settings)
+    config = model_class.config_class.small(vocab_size=len(LATIN_ALPHABET) + 1, image_height=image_height, **settings)
+    return model_class(config)
 
 
 def training_chunks(
     data: Path,
     processor: TextRecognitionProcessor,
-    reader: CrnnForTextRecognition | None,
+    reader: Any,
     switch: int,
     seed: int,
 ) -> ChunkSequence:
@@ -185,6 +193,7 @@ def main() -> None:
         "--data", type=Path, required=True, help="folder of sroie_lines, iiit5k, icdar2015_words, svt_words"
     )
     parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--model_type", choices=SMALL_MODELS, default="crnn")
     parser.add_argument("--image_height", type=int, default=40, help="px, 32 to 48")
     parser.add_argument("--max_steps", type=int, default=10500)
     parser.add_argument("--late_from", type=float, default=4 / 7, help="share of the steps before the last mix")
@@ -197,16 +206,21 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
     torch.manual_seed(arguments.seed)
-    model, processor = new_model(arguments.image_height, arguments.init_from)
+    reader = None
+    if arguments.init_from is not None:
+        # Weights are shipped in fp16; training needs them in float32.
+        reader = AutoModelForTextRecognition.from_pretrained(arguments.init_from, dtype=torch.float32)
+    model = new_model(arguments.model_type, arguments.image_height, reader)
+    tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
+    processor = TextRecognitionProcessor(TextLineImageProcessor(height=model.config.image_height), tokenizer)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} symbols")
-    reader = model if arguments.init_from else None
     switch = round(arguments.late_from * arguments.max_steps)
     chunks = training_chunks(arguments.data, processor, reader, switch, arguments.seed)
     validation = validation_sets(arguments.data)
 
-    def validate(average: CrnnForTextRecognition) -> dict[str, Report]:
-        reader = average.reading_copy(torch.bfloat16)
-        return {name: evaluate_in_all_processes(reader, processor, rows) for name, rows in validation.items()}
+    def validate(average: Any) -> dict[str, Report]:
+        copy = average.reading_copy(torch.bfloat16)
+        return {name: evaluate_in_all_processes(copy, processor, rows) for name, rows in validation.items()}
 
     settings = TrainingConfig(
         output_dir=str(arguments.output_dir),
@@ -220,12 +234,13 @@ def main() -> None:
     )
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     mixture = {
+        "model_type": arguments.model_type,
         "init_from": arguments.init_from.name if arguments.init_from else None,
         "first_mix": (EARLY if reader is None else WORDS)._asdict(),
         "late_mix": LATE._asdict(),
         "late_from": round(arguments.late_from, 4),
         "lines_per_batch": chunks.first.lines_per_chunk // chunks.batches_per_chunk,
-        "image_height_px": arguments.image_height,
+        "image_height_px": model.config.image_height,
         "max_width_px": chunks.first.max_width,
     }
     written = {**asdict(settings), **mixture}

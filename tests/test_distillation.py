@@ -8,6 +8,7 @@ from tiny_training import parts, settings
 
 from hf_ocr.alphabet import resize_alphabet
 from hf_ocr.distillation import Teacher
+from hf_ocr.models.modeling_attention_ocr import AttentionOcrForTextRecognition
 from hf_ocr.training import train
 
 
@@ -57,6 +58,18 @@ def test_a_teacher_of_another_frame_rate_is_refused():
     outputs.logits = outputs.logits[:, ::2]
     with pytest.raises(ValueError, match="Take the checkpoint that the training starts from"):
         teacher.loss(batch, outputs)
+
+
+def test_families_with_the_same_frames_teach_each_other():
+    crnn, processor, chunks, _ = parts()
+    attention = AttentionOcrForTextRecognition.from_crnn(crnn, decoder_hidden_size=8, attention_size=8)
+    batch = first_batch(chunks)
+    for model, student in ((crnn, attention), (attention, crnn)):
+        teacher = Teacher(model, processor.tokenizer, processor.tokenizer)
+        outputs = student.eval()(**batch)
+        assert teacher.loss(batch, outputs).item() == pytest.approx(0, abs=1e-6)
+        outputs.logits = outputs.logits + torch.randn(outputs.logits.shape, generator=torch.manual_seed(0))
+        assert teacher.loss(batch, outputs).item() > 0.1
 
 
 def test_training_stays_nearer_to_its_teacher(tmp_path):

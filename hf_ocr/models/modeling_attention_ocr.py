@@ -13,10 +13,11 @@ from transformers import GenerationMixin
 from .attention_decoder import AttentionDecoder, AttentionMemory
 from .beam_search import FoundTexts, beam_search
 from .configuration_attention_ocr import AttentionOcrConfig
+from .configuration_crnn import CrnnConfig
 from .ctc_loss import ctc_loss, usable_labels
 from .ctc_reading import allowed_symbols, eval_mode, spans_in_px
 from .line_inputs import checked_widths
-from .modeling_crnn import CrnnConvolution, CrnnModel, CrnnPreTrainedModel
+from .modeling_crnn import CrnnConvolution, CrnnForTextRecognition, CrnnModel, CrnnPreTrainedModel
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .thin_plate_spline import ThinPlateSplineRectifier
 
@@ -134,6 +135,21 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
         self.ctc_dropout = nn.Dropout(config.dropout)
         self.ctc_classifier = nn.Linear(config.feature_size, config.vocab_size) if config.ctc_weight else None
         self.post_init()
+
+    @classmethod
+    def from_crnn(cls, crnn: CrnnForTextRecognition, **config_kwargs: Any) -> "AttentionOcrForTextRecognition":
+        """A model with the encoder and, as its CTC head, the classifier of a trained CRNN; the decoder is new.
+
+        Args:
+            crnn: is copied.
+            config_kwargs: of `AttentionOcrConfig`; the encoder is described by the CRNN's own configuration.
+        """
+        trained = {name: getattr(crnn.config, name) for name in CrnnConfig.__annotations__}
+        model = cls(AttentionOcrConfig(**{**trained, **config_kwargs}))
+        model.attention_ocr.crnn.load_state_dict(crnn.crnn.state_dict())
+        if model.ctc_classifier is not None:
+            model.ctc_classifier.load_state_dict(crnn.classifier.state_dict())
+        return model
 
     def vocabulary_layers(self) -> list[nn.Linear | nn.Embedding]:
         """The layers with one row for each symbol of the alphabet."""
@@ -277,6 +293,8 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
 
     def _best_of(self, memory: AttentionMemory, lexicon: torch.Tensor) -> FoundTexts:
         """The text of the lexicon that is the most probable for each image."""
+        if not len(lexicon):
+            raise ValueError("lexicon has no words, expected at least one. Leave it out to read without a lexicon.")
         images, best = len(memory["lengths"]), None
         at_once = max(LEXICON_ROWS // max(images, 1), 1)
         for texts in lexicon.to(memory["features"].device).split(at_once):
@@ -294,8 +312,8 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
                 _centres(weights.mean(1)[:, :-1], seen) * (sequences != 0),
             )
             # The best of these texts, and of those before them, for each image.
-            winner = scores.unflatten(0, (images, -1)).argmax(-1) + torch.arange(images) * len(texts)
-            found = FoundTexts(*(tensor[winner] for tensor in found))
+            winner = scores.unflatten(0, (images, -1)).argmax(-1)
+            found = FoundTexts(*(tensor[winner + rows[:: len(texts)] * len(texts)] for tensor in found))
             if best is not None:
                 better = found.log_scores > best.log_scores
                 found = FoundTexts(
@@ -305,8 +323,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
                     )
                 )
             best = found
-        if best is None:
-            raise ValueError("lexicon has no words, expected at least one. Leave it out to read without a lexicon.")
+        assert best is not None
         longest = int((best.sequences != 0).sum(-1).max()) if images else 0
         return FoundTexts(
             best.sequences[:, :longest], best.log_scores, best.step_scores[:, :longest], best.positions[:, :longest]

@@ -28,6 +28,7 @@ LAYERS = {
     "alphabet": 3,
     "distillation": 3,
     "batch_reading": 3,
+    "attention_maps": 3,
     "learning_rate": 3,
     "evaluation": 3,
     "training": 3,

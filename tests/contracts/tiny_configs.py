@@ -119,7 +119,7 @@ def _tiny_state(model_class: Any, vocab_size: int) -> dict[str, torch.Tensor]:
         output = model.eval()(**inputs, labels=torch.randint(1, vocab_size, (12, 6)))
         valid = torch.arange(output.logits.shape[1]) < output.logit_lengths[:, None]
         heads = [layer for layer in model.vocabulary_layers() if isinstance(layer, nn.Linear)]
-        # The second is that of a decoder: where its end were as likely as a symbol, the shortest text would be the best.
+        # The second is that of a decoder. Were its end as likely as a symbol, the best text would be the shortest.
         parts = ((output.logits[valid], 0.5, 0.0), (output.get("decoder_logits"), 1.0, 2.0))
         for head, (logits, deviation, lowered) in zip(heads, parts, strict=False):
             logits = logits.flatten(0, -2)

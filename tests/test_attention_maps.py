@@ -1,0 +1,35 @@
+"""The picture shows where the decoder looked."""
+
+import numpy as np
+import torch
+from contracts.tiny_configs import tiny_lines, tiny_model, tiny_processor
+
+from hf_ocr import AttentionOcrForTextRecognition
+from hf_ocr.attention_maps import draw_attention
+
+
+def test_a_strip_for_each_character_red_where_its_attention_is():
+    model, processor = (
+        tiny_model(AttentionOcrForTextRecognition).train(),
+        tiny_processor(AttentionOcrForTextRecognition),
+    )
+    image = tiny_lines(3)[2]
+    inputs = processor(images=[image], return_tensors="pt")
+    text = processor.batch_decode(model.recognize(**inputs).sequences)[0]
+    picture = draw_attention(model, processor, image)
+    assert model.training
+    strips = len(text) + 1
+    width, height = int(inputs["widths"][0]), model.config.image_height
+    assert picture.size == (36 + width, strips * (height + 4) - 4)
+
+    with torch.no_grad():
+        weights = model.eval()(**inputs, output_attentions=True).cross_attentions[0][0].mean(0)
+    scale, offset = model.base_model.frame_to_pixel()
+    pixels = np.asarray(picture, dtype=int)
+    redness = (pixels[..., 0] - pixels[..., 2])[:, 36:]
+    frames = model.base_model.frame_count(width)
+    for row in range(strips):
+        strip = redness[row * (height + 4) :][:height].mean(0)
+        looked_at = scale * (int(weights[row, :frames].argmax()) + 0.5) + offset
+        # The grey of the image is part of what is measured: among the reddest columns, not the very reddest.
+        assert strip[int(looked_at)] > np.quantile(strip, 0.75)
