@@ -94,7 +94,7 @@ def detached_features(patch, model_class):
 def a_loss_without_effect(patch, model_class):
     def forward(original, self, *args, **kwargs):
         output = original(self, *args, **kwargs)
-        output.loss = output.logits.sum() * 0.0
+        output.loss = output.loss * 0.0
         return output
 
     around(patch, model_class, "forward", forward)

@@ -116,7 +116,7 @@ def _tiny_state(model_class: Any, vocab_size: int) -> dict[str, torch.Tensor]:
         model.train()
         for _ in range(20):
             model(**inputs)
-        output = model.eval()(**inputs, labels=torch.randint(1, vocab_size, (12, 6)))
+        output = model.eval()(**inputs, labels=torch.randint(1, vocab_size, (12, 4)))
         valid = torch.arange(output.logits.shape[1]) < output.logit_lengths[:, None]
         heads = [layer for layer in model.vocabulary_layers() if isinstance(layer, nn.Linear)]
         # The second is that of a decoder. Were its end as likely as a symbol, the best text would be the shortest.
