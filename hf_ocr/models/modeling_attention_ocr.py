@@ -255,7 +255,8 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             allowed_ids: alphabet ids that may appear; all when None.
             lexicon: int64 (N, L) padded with 0: the answer is one of these N texts.
             with_characters: also give the score and the px span of every character. The score is the character's
-                probability given those before it; the span is taken from where the decoder looked.
+                probability given those before it, the last one's also that the text ends there; the span is taken from
+                where the decoder looked.
 
         Raises:
             ValueError: `num_beams` below 1, ids outside the alphabet, or what `forward` does not take.
@@ -266,16 +267,25 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
         with torch.no_grad(), eval_mode(self):
             memory = self.remember(pixel_values, widths)
             found = self._search(memory, num_beams, allowed) if lexicon is None else self._best_of(memory, lexicon)
+            log_scores, character_scores = found.log_scores, found.step_scores
+            if self.config.temperature != 1:
+                steps, _ = self._log_steps(memory, found.sequences, self.config.temperature)
+                log_scores, character_scores = steps.sum(-1), steps[:, :-1].exp() * (found.sequences != 0)
         spans = None
         if with_characters:
             widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
             spans = _frame_spans(found.positions, found.sequences, memory["lengths"])
             spans = spans_in_px(self, spans, found.sequences, widths)
+            read = found.sequences != 0
+            ends = (log_scores - (character_scores.log() * read).nan_to_num().sum(-1)).exp().clamp(max=1.0)
+            last = read & (read.cumsum(-1) == read.sum(-1, keepdim=True))
+            character_scores = torch.where(last, character_scores * ends[:, None], character_scores)
         return Recognition(
             sequences=found.sequences,
-            scores=found.log_scores.exp(),
-            character_scores=found.step_scores if with_characters else None,
+            scores=log_scores.exp(),
+            character_scores=character_scores if with_characters else None,
             character_spans=spans,
+            raw_scores=None if self.config.temperature == 1 else found.log_scores.exp(),
         )
 
     def _search(self, memory: AttentionMemory, num_beams: int, allowed: torch.Tensor | None = None) -> FoundTexts:
@@ -291,6 +301,15 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
 
         return beam_search(advance, memory["lengths"], num_beams, allowed)
 
+    def _log_steps(
+        self, memory: AttentionMemory, sequences: torch.Tensor, temperature: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """log P(symbol | those before it) of texts and their end, (B, L + 1), 0 behind; and the attention weights."""
+        logits, weights = self.decoder(memory, F.pad(sequences, (1, 0)))
+        steps = (logits / temperature).log_softmax(-1).gather(-1, F.pad(sequences, (0, 1))[:, :, None])[:, :, 0]
+        counted = torch.arange(steps.shape[1], device=steps.device) <= (sequences != 0).sum(-1, keepdim=True)
+        return steps * counted, weights
+
     def _best_of(self, memory: AttentionMemory, lexicon: torch.Tensor) -> FoundTexts:
         """The text of the lexicon that is the most probable for each image."""
         if not len(lexicon):
@@ -300,11 +319,8 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
         for texts in lexicon.to(memory["features"].device).split(at_once):
             rows = torch.arange(images, device=texts.device).repeat_interleave(len(texts))
             seen, sequences = memory.select(rows), texts.repeat(images, 1)
-            logits, weights = self.decoder(seen, F.pad(sequences, (1, 0)))
-            steps = logits.log_softmax(-1).gather(-1, F.pad(sequences, (0, 1))[:, :, None])[:, :, 0]
-            ends = (sequences != 0).sum(-1)
-            counted = torch.arange(steps.shape[1], device=steps.device) <= ends[:, None]
-            scores = (steps * counted).sum(-1)
+            steps, weights = self._log_steps(seen, sequences)
+            scores = steps.sum(-1)
             found = FoundTexts(
                 sequences,
                 scores,
