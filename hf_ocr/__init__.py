@@ -7,12 +7,14 @@ from hf_ocr.models import MODEL_CLASSES
 from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.configuration_pp_ocr import PpOcrConfig
+from hf_ocr.models.configuration_vision_text import VisionTextConfig
 from hf_ocr.models.image_loading import ImageError, load_image
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_attention_ocr import AttentionOcrForTextRecognition, AttentionOcrModel
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition, CrnnModel
 from hf_ocr.models.modeling_outputs import Recognition, TextRecognitionOutput
 from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition, PpOcrModel
+from hf_ocr.models.modeling_vision_text import VisionTextForTextRecognition, VisionTextModel
 from hf_ocr.models.pipeline_text_recognition import TextRecognitionPipeline
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
@@ -40,6 +42,9 @@ __all__ = [
     "TextRecognitionOutput",
     "TextRecognitionPipeline",
     "TextRecognitionProcessor",
+    "VisionTextConfig",
+    "VisionTextForTextRecognition",
+    "VisionTextModel",
     "load_image",
     "register",
 ]

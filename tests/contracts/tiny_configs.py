@@ -15,6 +15,7 @@ from torch import nn
 from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.configuration_pp_ocr import PpOcrConfig
+from hf_ocr.models.configuration_vision_text import VisionTextConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
@@ -65,10 +66,25 @@ def _attention_ocr(vocab_size: int) -> AttentionOcrConfig:
     )
 
 
+def _vision_text(vocab_size: int) -> VisionTextConfig:
+    return VisionTextConfig.small(
+        vocab_size=vocab_size,
+        image_height=32,
+        stem_channels=[8, 8, 16, 16, 24, 24, 24],
+        hidden_size=24,
+        num_attention_heads=2,
+        intermediate_size=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        dropout=0.02,
+    )
+
+
 TINY_CONFIGS: dict[str, Callable[[int], Any]] = {
     "CrnnForTextRecognition": _crnn,
     "PpOcrForTextRecognition": _pp_ocr,
     "AttentionOcrForTextRecognition": _attention_ocr,
+    "VisionTextForTextRecognition": _vision_text,
 }
 
 
