@@ -41,10 +41,15 @@ def resize_alphabet(
 
     Raises:
         ValueError: an unknown mode, no characters with "new", new characters with "fail", or a model and a tokenizer
-            that do not belong together.
+            that do not belong together; a tokenizer of another kind.
     """
     if mode not in ("union", "new", "fail"):
         raise ValueError(f"mode is {mode!r}, expected 'union', 'new' or 'fail'.")
+    if not isinstance(tokenizer, CharacterTokenizer):
+        raise ValueError(
+            f"the tokenizer is a {type(tokenizer).__name__}, expected a CharacterTokenizer: symbols that are not "
+            "characters are no alphabet that could be resized. Train with those it has."
+        )
     layers = model.vocabulary_layers()
     for layer in layers:
         if len(layer.weight) != len(tokenizer):
@@ -75,7 +80,8 @@ def resize_alphabet(
     characters_of_old = [tokenizer.get_vocab()[character] for character in old]
     for layer in layers:
         _resize(layer, origins, characters_of_old)
-    model.config.vocab_size = len(resized)
+    model.tie_weights()  # where a head shares the weights of an embedding
+    model.config.get_text_config(decoder=True).vocab_size = len(resized)
     return resized
 
 

@@ -56,7 +56,9 @@ def save_checkpoint(
             ("optimizer", moments),
             ("random", tensors),
         ):
-            save_file({key: tensor.contiguous() for key, tensor in content.items()}, partial / f"{name}.safetensors")
+            # Copies: two layers may share one tensor, which safetensors refuses.
+            copies = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in content.items()}
+            save_file(copies, partial / f"{name}.safetensors")
         state = {
             "step": step,
             "scheduler": scheduler.state_dict(),

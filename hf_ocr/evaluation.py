@@ -26,8 +26,10 @@ from hf_ocr.metrics import (
     space_edits,
     word_edits,
 )
+from hf_ocr.models.ctc_reading import eval_mode
+from hf_ocr.models.generation import generate_readings
 from hf_ocr.models.line_preparation import TALL
-from hf_ocr.models.reading import read_images
+from hf_ocr.models.reading import Reading, read_images
 from hf_ocr.text import PROTOCOLS, ignore_case, lower_alphanumerics, nfc, script
 
 __all__ = ["Blanks", "Bucket", "Prediction", "Report", "Slice", "compare", "evaluate", "predict", "report_on"]
@@ -165,7 +167,7 @@ def evaluate(
     """Reads labelled lines and measures what was read.
 
     Args:
-        model: a recognizer (`recognize`).
+        model: a recognizer (`recognize`), or an encoder-decoder of transformers (`generate`).
         processor: its processor.
         rows: {"image": PIL.Image.Image, "text": str}, at least one; "document" and "source" are kept. Taken in pieces
             of 32 batches, so that a set need not fit into memory and a progress bar around `rows` moves.
@@ -187,7 +189,7 @@ def predict(model: Any, processor: Any, rows: Iterable[Mapping[str, Any]], batch
     remaining = iter(rows)
     while piece := list(islice(remaining, 32 * batch_size)):
         images = [_image(index, row) for index, row in enumerate(piece, start=len(predictions))]
-        readings = read_images(model, processor, images, batch_size)
+        readings = _read(model, processor, images, batch_size)
         for image, row, reading in zip(images, piece, readings, strict=True):
             predictions.append(
                 Prediction(
@@ -201,6 +203,16 @@ def predict(model: Any, processor: Any, rows: Iterable[Mapping[str, Any]], batch
                 )
             )
     return predictions
+
+
+def _read(model: Any, processor: Any, images: list[Image.Image], batch_size: int) -> list[Reading]:
+    if hasattr(model, "recognize"):
+        return read_images(model, processor, images, batch_size)
+    with eval_mode(model):
+        found = generate_readings(
+            model, processor.tokenizer, processor.image_processor, images, batch_size, with_scores=True
+        )
+        return [readings[0] for readings in found]
 
 
 def report_on(predictions: Sequence[Prediction], seed: int = 0, protocol: str = "normal") -> Report:

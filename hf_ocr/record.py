@@ -193,8 +193,6 @@ def describe_model(model: Any, processor: Any) -> dict[str, Any]:
     `alphabet` is the characters in the order of their ids, special tokens left out.
     """
     tokenizer, image_processor = processor.tokenizer, processor.image_processor
-    special = set(tokenizer.all_special_tokens)
-    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     limits = {
         name: getattr(image_processor, name)
         for name in ("height", "min_width", "max_width", "num_channels")
@@ -204,7 +202,7 @@ def describe_model(model: Any, processor: Any) -> dict[str, Any]:
         "family": model.config.model_type,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "alphabet": "".join(character for character, _ in vocabulary if character not in special),
+        "alphabet": "".join(tokenizer.alphabet),
         "input": limits,
     }
 

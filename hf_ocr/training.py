@@ -44,6 +44,8 @@ class TrainingConfig:
         distillation_weight: of the loss against a teacher, beside that against the labels.
         freeze_steps: in this many first steps only the vocabulary layers learn, for a head that is new.
         mixed_precision: "no", "bf16" or "fp16".
+        gradient_checkpointing: compute layers again in the backward pass instead of keeping what they gave: less
+            memory, more time.
         eval_steps, save_steps: steps between evaluations and checkpoints.
         save_total_limit: checkpoints that stay.
         early_stopping_patience: stop after this many evaluations in a row without a better one; None: never.
@@ -64,6 +66,7 @@ class TrainingConfig:
     distillation_weight: float = 1.0
     freeze_steps: int = 0
     mixed_precision: str = "no"
+    gradient_checkpointing: bool = False
     eval_steps: int = 500
     save_steps: int = 500
     save_total_limit: int = 2
@@ -94,7 +97,8 @@ def train(
         teacher: an earlier model, against forgetting; None: the labels alone.
 
     Raises:
-        ValueError: a configuration of accelerate that splits the weights, or a loss that stays not finite.
+        ValueError: a configuration of accelerate that splits the weights, gradient checkpointing of a model without
+            layers for it, or a loss that stays not finite.
 
     Returns:
         The averaged model, also saved with its processor in `output_dir/final`; the best one, where there is an
@@ -109,6 +113,13 @@ def train(
             "weights in each process; the moving average and the checkpoints here need all of them. These models fit "
             "on any device: choose plain data parallelism (distributed_type: MULTI_GPU) in `accelerate config`."
         )
+    if config.gradient_checkpointing:
+        if not getattr(model, "supports_gradient_checkpointing", False):
+            raise ValueError(
+                f"gradient_checkpointing: {type(model).__name__} has no layers that can be computed again. Leave it "
+                "out; gradient_accumulation_steps with smaller batches saves memory too."
+            )
+        cast(PreTrainedModel, model).gradient_checkpointing_enable()
     set_seed(config.seed)
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)

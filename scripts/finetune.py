@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset, Image
-from transformers import AutoModelForTextRecognition, AutoProcessor, HfArgumentParser
+from transformers import HfArgumentParser
 
 import hf_ocr  # noqa: F401  (registers the models)
 from hf_ocr.alphabet import resize_alphabet
@@ -39,6 +39,7 @@ from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.data.inspection import inspect_lines
 from hf_ocr.data.lines import read_lines
 from hf_ocr.distillation import Teacher
+from hf_ocr.encoder_decoder import load_recognizer
 from hf_ocr.evaluation import Report
 from hf_ocr.learning_rate import draw_sweep, sweep_learning_rates
 from hf_ocr.record import DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
@@ -56,7 +57,10 @@ class ModelArguments:
 
     model_name_or_path: str = field(
         default_factory=lambda: str(default_checkpoint()),
-        metadata={"help": "folder of a checkpoint, or its name on the Hub; by default the one inside the package"},
+        metadata={
+            "help": "folder of a checkpoint, or its name on the Hub, of this package or of an encoder-decoder of "
+            "transformers (TrOCR, Donut); by default the one inside the package"
+        },
     )
     alphabet: str = field(
         default="fail",
@@ -64,6 +68,9 @@ class ModelArguments:
             "help": "new characters: 'fail' stops, 'union' adds them, 'new' keeps those of the lines alone",
             "choices": ["fail", "union", "new"],
         },
+    )
+    lora_rank: int = field(
+        default=0, metadata={"help": "of LoRA, for an encoder-decoder of transformers (extra `lora`); 0: none"}
     )
 
 
@@ -115,6 +122,10 @@ class TrainingArguments:
         default=0.0, metadata={"help": "against forgetting: of what the untuned model says of the same lines; try 1"}
     )
     mixed_precision: str = field(default="no", metadata={"choices": ["no", "bf16", "fp16"]})
+    gradient_checkpointing: bool = field(
+        default=False,
+        metadata={"help": "compute layers again instead of keeping their results: less memory, more time"},
+    )
     eval_steps: int = 200
     save_steps: int = 200
     save_total_limit: int = 2
@@ -149,8 +160,7 @@ def main() -> None:
         training_lines, validation = parts["train"], parts["test"]
 
     torch.manual_seed(training.seed)
-    model = AutoModelForTextRecognition.from_pretrained(model_arguments.model_name_or_path, dtype=torch.float32)
-    processor = AutoProcessor.from_pretrained(model_arguments.model_name_or_path)
+    model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
     if state.is_main_process:
         look_at(
             {"train": training_lines, "validation": validation, "test": test},
@@ -163,8 +173,9 @@ def main() -> None:
     if model_arguments.alphabet != "fail":
         texts = [text for rows in (training_lines, validation, replay) if rows is not None for text in rows["text"]]
         processor.tokenizer = resize_alphabet(model, processor.tokenizer, texts, model_arguments.alphabet)
-    # Lines that cannot be aligned were reported above; a blank image is right to read as nothing.
-    model.config.invalid_labels, model.config.empty_labels = "skip", "blank"
+    if hasattr(model, "recognize"):
+        # Lines that cannot be aligned were reported above; a blank image is right to read as nothing.
+        model.config.invalid_labels, model.config.empty_labels = "skip", "blank"
 
     change = None if data.augmentation == "none" else partial(augment, kind=data.augmentation)
     sources = [Source(training_lines, 1 - (data.replay_share if replay is not None else 0), change)]
@@ -200,11 +211,11 @@ def main() -> None:
 
     teacher = None
     if training.distillation_weight > 0:
-        untuned = AutoModelForTextRecognition.from_pretrained(model_arguments.model_name_or_path, dtype=torch.float32)
+        untuned, _ = load_recognizer(model_arguments.model_name_or_path)
         teacher = Teacher(untuned, old_tokenizer, processor.tokenizer)
     train(model, processor, chunks, TrainingConfig(max_steps=steps, **settings), validate, teacher)
 
-    best = AutoModelForTextRecognition.from_pretrained(output / "best").to(state.device)
+    best = load_recognizer(output / "best")[0].to(state.device)
     if test is not None:
         measured["test"] = test
     reports = {name: evaluate_in_all_processes(best, processor, rows) for name, rows in measured.items()}

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import GenerationMixin
-from transformers.modeling_outputs import Seq2SeqLMOutput
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration_vision_text import VisionTextConfig
 from .ctc import align, minimum_frames
@@ -32,7 +31,7 @@ from .vision_text_search import DecoderState, score_lexicon, search_texts
 
 
 @dataclass
-class VisionTextEncoderOutput(ModelOutput):
+class VisionTextEncoderOutput(BaseModelOutput):
     """Output of the encoder.
 
     Attributes:
@@ -40,7 +39,6 @@ class VisionTextEncoderOutput(ModelOutput):
         lengths: int64 (B,), valid frames.
     """
 
-    last_hidden_state: torch.Tensor | None = None
     lengths: torch.Tensor | None = None
 
 
@@ -129,7 +127,7 @@ class VisionTextModel(VisionTextPreTrainedModel):
         turn = Rotation(frames[None].float(), config.hidden_size // config.num_attention_heads, hidden.dtype)
         for layer in self.layers:
             hidden = layer(hidden, turn, lengths, mask[:, None])
-        return VisionTextEncoderOutput(self.norm(hidden), lengths)
+        return VisionTextEncoderOutput(last_hidden_state=self.norm(hidden), lengths=lengths)
 
     def frame_count(self, widths: Any) -> Any:
         """Frames of images of these valid widths, px: an int, or int64 of the shape of `widths`."""
@@ -243,12 +241,13 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         """Without a cache: what transformers carries between steps changes with its versions. `recognize` has one."""
         features: Any = encoder_outputs if encoder_outputs is not None else self.vision_text(pixel_values, widths)
         hidden = features.last_hidden_state
-        state = self._start(hidden, self.classifier(hidden).float(), features.lengths)()
+        state = self.start(hidden, self.classifier(hidden).float(), features.lengths)()
         for symbols in decoder_input_ids.T:
             log_probs = state.append(symbols[:, None])
         return Seq2SeqLMOutput(logits=log_probs)
 
-    def _start(self, features: torch.Tensor, logits: torch.Tensor, lengths: torch.Tensor) -> "partial[DecoderState]":
+    def start(self, features: torch.Tensor, logits: torch.Tensor, lengths: torch.Tensor) -> "partial[DecoderState]":
+        """Makes states in which nothing has been read yet of images, given what `forward` says of them."""
         return partial(
             DecoderState,
             decoder=self.decoder,
@@ -301,7 +300,7 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         allowed = allowed_symbols(allowed_ids, self.config.vocab_size, pixel_values.device)
         with eval_mode(self):
             output = self(pixel_values, widths)
-            start = self._start(output.encoder_last_hidden_state, output.logits, output.logit_lengths)
+            start = self.start(output.encoder_last_hidden_state, output.logits, output.logit_lengths)
             if lexicon is not None:
                 read = score_lexicon(start, lexicon.to(pixel_values.device))
             else:

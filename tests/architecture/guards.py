@@ -29,6 +29,7 @@ LAYERS = {
     "distillation": 3,
     "batch_reading": 3,
     "attention_maps": 3,
+    "encoder_decoder": 3,
     "learning_rate": 3,
     "evaluation": 3,
     "training": 3,
@@ -66,8 +67,8 @@ IMPORTED_AT_ONCE = 2
 
 # What may be imported inside a function: packages of the extras.
 OPTIONAL = {
-    "accelerate", "datasets", "evaluate", "fontTools", "fsspec", "matplotlib", "onnx", "onnxruntime", "pyarrow",
-    "rapidfuzz", "rapidocr",
+    "accelerate", "datasets", "evaluate", "fontTools", "fsspec", "matplotlib", "onnx", "onnxruntime", "peft",
+    "pyarrow", "rapidfuzz", "rapidocr",
 }  # fmt: skip
 
 BUNDLE_PACKAGES = {"PIL", "numpy", "torch", "transformers"}

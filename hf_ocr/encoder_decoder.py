@@ -1,0 +1,234 @@
+"""Encoder-decoders of transformers (TrOCR, Donut, any encoder with GPT-2) under the training loop and the evaluation.
+
+A `VisionEncoderDecoderModel` lacks three things here: a loss that is a mean over lines whatever the accumulation,
+labels from texts with one start and one end, and a refusal where the parts of a checkpoint do not agree about them.
+"""
+
+import copy
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoModelForTextRecognition,
+    AutoProcessor,
+    AutoTokenizer,
+)
+
+from hf_ocr.models.modeling_outputs import TextRecognitionOutput
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
+
+__all__ = ["EncoderDecoderProcessor", "EncoderDecoderRecognizer", "load_recognizer"]
+
+IGNORED = -100  # label value that no loss counts
+
+
+def load_recognizer(name: str | Path, lora_rank: int = 0) -> tuple[Any, Any]:
+    """A recognizer to train, float32, and its processor.
+
+    Args:
+        name: folder or Hub name of a checkpoint of ours, or of a `VisionEncoderDecoderModel`.
+        lora_rank: of the low-rank matrices (Hu et al., arXiv:2106.09685) that learn beside each linear layer of an
+            encoder-decoder, instead of its weights (extra `lora`); 0 for none.
+
+    Raises:
+        ValueError: an encoder-decoder whose parts do not agree about start, end and padding; a rank for another model.
+    """
+    if AutoConfig.from_pretrained(name).model_type != "vision-encoder-decoder":
+        if lora_rank:
+            raise ValueError(
+                f"lora_rank is {lora_rank}, but {name} is no encoder-decoder of transformers. Leave it out: these "
+                "models are small enough to be trained whole."
+            )
+        model = AutoModelForTextRecognition.from_pretrained(name, dtype=torch.float32)
+        return model, AutoProcessor.from_pretrained(name)
+    processor = EncoderDecoderProcessor(AutoImageProcessor.from_pretrained(name), AutoTokenizer.from_pretrained(name))
+    stock = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32)
+    if lora_rank:
+        from peft import LoraConfig, get_peft_model
+
+        check_special_tokens(stock, processor.tokenizer)  # peft would bury the message
+        stock = get_peft_model(stock, LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear"))
+    return EncoderDecoderRecognizer(stock, processor.tokenizer), processor
+
+
+class EncoderDecoderRecognizer(nn.Module):
+    """A stock encoder-decoder as `train` wants a model; all else it answers as the model inside does.
+
+    Args:
+        model: a `VisionEncoderDecoderModel`, or one wrapped by peft.
+        tokenizer: of the same checkpoint.
+
+    Raises:
+        ValueError: start, end or padding that are missing, or that model and tokenizer do not agree about.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__()
+        check_special_tokens(model, tokenizer)
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        """Of this module, else of the model inside."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("model"), name)
+
+    def vocabulary_layers(self) -> list[nn.Module]:
+        """The layers with one row for each symbol: the decoder's embedding and its head, which may be tied to it."""
+        return [self.model.decoder.get_input_embeddings(), self.model.decoder.get_output_embeddings()]
+
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor, widths: torch.Tensor | None = None, **kwargs: Any
+    ) -> TextRecognitionOutput:
+        """Logits of each symbol given those before it, float32 (B, L, V), and the loss.
+
+        Args:
+            pixel_values: what the checkpoint's image processor gives.
+            labels: int64 (B, L), token ids with their end, padded with -100; not shifted.
+            widths: not looked at.
+
+        Returns:
+            The loss is the mean over lines of what the tokens of a line lose together, divided by the square root of
+            their number, as in the other families. Lines with more tokens than the decoder has positions are skipped.
+        """
+        settings = self.model.generation_config
+        lengths = (labels != IGNORED).sum(-1)
+        positions = getattr(self.model.config.decoder, "max_position_embeddings", None) or labels.shape[1]
+        usable = (lengths > 0) & (lengths <= positions)
+        labels = labels[:, :positions]
+        given = F.pad(labels[:, :-1], (1, 0), value=settings.decoder_start_token_id)
+        given = given.masked_fill(given == IGNORED, settings.pad_token_id)
+        logits = self.model(pixel_values=pixel_values, decoder_input_ids=given, use_cache=False).logits.float()
+        steps = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
+        lines = steps.sum(-1) * usable / lengths.clamp(min=1).sqrt()
+        return TextRecognitionOutput(
+            loss=lines.sum() / usable.sum().clamp(min=1),
+            logits=logits,
+            logit_lengths=lengths.clamp(max=positions),
+            skipped=(~usable).sum(),
+        )
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """As the stock model, which reads without this package; what peft has learnt is added to its weights."""
+        model = self.model
+        if hasattr(model, "merge_and_unload"):
+            model = copy.deepcopy(model).merge_and_unload()
+        model.save_pretrained(save_directory, **kwargs)
+
+
+class EncoderDecoderProcessor:
+    """Stock image processor and tokenizer as training wants a processor: each text ends with the end token, once.
+
+    Args:
+        image_processor: it gets RGB images; all come out in one size.
+        tokenizer: of the same checkpoint.
+    """
+
+    def __init__(self, image_processor: Any, tokenizer: Any) -> None:
+        self.image_processor = _SizedImageProcessor(image_processor)
+        self.tokenizer = tokenizer if isinstance(tokenizer, CharacterTokenizer) else _WritableTokenizer(tokenizer)
+
+    def __call__(self, images: Any = None, text: Any = None, return_tensors: str | None = None) -> dict[str, Any]:
+        """pixel_values of images, and labels, int64 (B, L) padded with -100, of texts."""
+        features: dict[str, Any] = {}
+        if images is not None:
+            images = [image.convert("RGB") for image in images]
+            features["pixel_values"] = self.image_processor(images, return_tensors="pt")["pixel_values"]
+        if text is not None:
+            rows = [
+                torch.tensor(self.tokenizer.label_ids(line)) for line in ([text] if isinstance(text, str) else text)
+            ]
+            features["labels"] = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
+        return features
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """The files of both."""
+        self.image_processor.save_pretrained(save_directory)
+        self.tokenizer.save_pretrained(save_directory)
+
+
+class _Around:
+    """Answers as the part inside does, and knows a little more."""
+
+    def __init__(self, part: Any) -> None:
+        self.part = part
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "part":  # before it is there, while it is copied or unpickled
+            raise AttributeError(name)
+        return getattr(self.part, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.part(*args, **kwargs)
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+
+class _SizedImageProcessor(_Around):
+    def resized_width(self, width: int, height: int) -> int:
+        """All lines are alike to it: those of a batch are chosen without regard to their widths."""
+        return 1
+
+
+class _WritableTokenizer(_Around):
+    def label_ids(self, text: str) -> list[int]:
+        """The ids of a text, and the end."""
+        return [*self.part(text, add_special_tokens=False)["input_ids"], self.part.eos_token_id]
+
+    @cached_property
+    def alphabet(self) -> list[str]:
+        """The characters that come back as they were when they are decoded."""
+        known = [chr(code) for code in range(32, 0x10000) if chr(code).isprintable()]
+        decoded = self.part.batch_decode(
+            self.part([f"a{character}a" for character in known], add_special_tokens=False)["input_ids"],
+            skip_special_tokens=True, clean_up_tokenization_spaces=False,
+        )  # fmt: skip
+        return [c for c, text in zip(known, decoded, strict=True) if text.strip() == f"a{c}a"]
+
+
+def check_special_tokens(model: Any, tokenizer: Any) -> None:
+    """Refuse an encoder-decoder that would learn or read with another start, end or padding than its tokenizer has.
+
+    transformers takes a missing or a different id without a word, and the text is then rubbish from its first token on.
+
+    Raises:
+        ValueError: says which ids stand where, and what to set.
+    """
+    settings, config = model.generation_config, model.config
+    for name in ("eos_token_id", "pad_token_id"):
+        expected, found = getattr(tokenizer, name), _single(getattr(settings, name, None))
+        if found is None or found != expected:
+            raise ValueError(
+                f"{name} is {found} in the model's generation_config and {expected} in the tokenizer. Expected one id "
+                f"in both: set model.generation_config.{name} and model.config.{name} to the id with which the model "
+                "was trained, the tokenizer's if it was not, and save the model again."
+            )
+    start = getattr(settings, "decoder_start_token_id", None)
+    stated = getattr(config, "decoder_start_token_id", None)
+    if start is None or (stated is not None and stated != start):
+        raise ValueError(
+            f"decoder_start_token_id is {start} in generation_config and {stated} in config. Expected one id in both: "
+            "the one with which the decoder was trained, for a new one tokenizer.bos_token_id "
+            f"({tokenizer.bos_token_id}) or tokenizer.eos_token_id. Set both, and save the model again."
+        )
+    symbols, rows = len(tokenizer), model.get_output_embeddings().weight.shape[0]
+    if symbols > rows or not 0 <= start < rows:
+        raise ValueError(
+            f"the tokenizer has {symbols} symbols and the text starts with id {start}, but the decoder has {rows}. "
+            "Take model and tokenizer from the same checkpoint."
+        )
+
+
+def _single(ids: int | Sequence[int] | None) -> int | None:
+    return ids[0] if isinstance(ids, Sequence) and len(ids) == 1 else ids  # type: ignore[return-value]

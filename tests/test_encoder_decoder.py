@@ -1,0 +1,164 @@
+"""Stock encoder-decoders under our loop: what is refused, what is learnt, what is saved."""
+
+import copy
+
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from tiny_stock_models import tiny_trocr
+from transformers import (
+    AutoModelForImageTextToText,
+    GPT2Config,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+    ViTImageProcessor,
+    pipeline,
+)
+
+from hf_ocr.alphabet import resize_alphabet
+from hf_ocr.data.batches import LineChunks, Source
+from hf_ocr.encoder_decoder import EncoderDecoderProcessor, EncoderDecoderRecognizer, load_recognizer
+from hf_ocr.evaluation import evaluate
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
+from hf_ocr.training import TrainingConfig, train
+
+WORDS = ["cat", "noon", "12", "tree"]
+
+
+def drawn(word):
+    image = Image.new("L", (64, 64), 255)
+    ImageDraw.Draw(image).text((4, 16), word, fill=0, font=ImageFont.load_default(24))
+    return image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_trocr(tmp_path_factory.mktemp("trocr"), [drawn("cat")], ["dog"])
+
+
+def gpt2(tokenizer):
+    """A ViT with GPT-2, its head tied to its embedding, under an alphabet of ours."""
+    encoder = ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                        image_size=32, patch_size=8)  # fmt: skip
+    decoder = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=16,
+                         add_cross_attention=True, tie_word_embeddings=True)  # fmt: skip
+    model = VisionEncoderDecoderModel(VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder))
+    for settings in (model.config, model.generation_config):
+        settings.decoder_start_token_id = tokenizer.bos_token_id
+        settings.pad_token_id, settings.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+    model.tie_weights()
+    return model
+
+
+def characters(alphabet="act"):
+    return CharacterTokenizer.from_alphabet(alphabet, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora_rank", [0, 8])
+def test_a_stock_checkpoint_learns_and_is_one_afterwards(folder, tmp_path, lora_rank):
+    if lora_rank:
+        pytest.importorskip("peft")
+    model, processor = load_recognizer(folder, lora_rank)
+    rows = [{"image": drawn(word), "text": word} for word in WORDS]
+    before = evaluate(model, processor, rows).cer.value
+    chunks = LineChunks([Source(rows)], processor, lines_per_chunk=16, batches_per_chunk=2)
+    settings = TrainingConfig(
+        str(tmp_path), max_steps=100, save_steps=100, learning_rate=5e-3, weight_decay=0.0, average_decay=0.8
+    )
+    train(model, processor, chunks, settings)
+    again, processor = load_recognizer(tmp_path / "final")
+    report = evaluate(again, processor, rows)
+    assert report.cer.value < before / 2
+    read = pipeline("image-to-text", model=str(tmp_path / "final"))
+    texts = [found[0]["generated_text"] for found in read([row["image"] for row in rows])]
+    assert texts == [prediction.prediction for prediction in report.predictions]
+
+
+def test_the_loss_is_that_of_each_line_and_tokens_are_shifted_once(folder):
+    model, processor = load_recognizer(folder)
+    batch = processor(images=[drawn(word) for word in WORDS], text=WORDS, return_tensors="pt")
+    assert batch["labels"].tolist()[2][-3:] == [2, -100, -100]  # one end, then padding
+    model.eval()
+    with torch.no_grad():
+        output = model(**batch)
+        stock = model.model(pixel_values=batch["pixel_values"], labels=batch["labels"]).loss
+        lines = [
+            model(**{name: tensor[row : row + 1] for name, tensor in batch.items()}).loss for row in range(len(WORDS))
+        ]
+    torch.testing.assert_close(output.loss, sum(lines) / len(lines))
+    valid = batch["labels"] != -100
+    tokens = torch.nn.functional.cross_entropy(output.logits[valid], batch["labels"][valid])
+    torch.testing.assert_close(tokens, stock)  # transformers' own shift and mean over tokens
+
+
+def test_lines_longer_than_the_decoder_are_skipped(folder):
+    model, processor = load_recognizer(folder)
+    batch = processor(images=[drawn("a")] * 2, text=["a" * 40, "a"], return_tensors="pt")
+    output = model.eval()(**batch)
+    assert int(output.skipped) == 1
+    alone = model(batch["pixel_values"][1:], batch["labels"][1:, :2])
+    torch.testing.assert_close(output.loss, alone.loss)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "value"),
+    [
+        ("decoder_start_token_id", "generation_config", None),
+        ("decoder_start_token_id", "config", 2),
+        ("eos_token_id", "generation_config", 1),
+        ("pad_token_id", "generation_config", None),
+    ],
+)
+def test_parts_that_disagree_are_refused_with_the_cure(folder, name, where, value):
+    model, processor = load_recognizer(folder)
+    stock = copy.deepcopy(model.model)
+    setattr(getattr(stock, where), name, value)
+    with pytest.raises(ValueError, match=rf"{name} is .*{value}.* Expected one id in both: .*[sS]et "):
+        EncoderDecoderRecognizer(stock, processor.tokenizer)
+
+
+def test_a_tokenizer_of_another_checkpoint_is_refused():
+    with pytest.raises(ValueError, match=r"the tokenizer has 8 symbols .* the decoder has 6"):
+        EncoderDecoderRecognizer(gpt2(characters()), characters("abcde"))
+
+
+def test_an_alphabet_of_ours_is_resized_in_embedding_and_tied_head():
+    tokenizer = characters()
+    model = EncoderDecoderRecognizer(gpt2(tokenizer), tokenizer)
+    old = model.decoder.get_input_embeddings().weight.detach().clone()
+    resized = resize_alphabet(model, tokenizer, "catz")
+    embedding, head = model.vocabulary_layers()
+    assert head.weight is embedding.weight
+    assert torch.equal(embedding.weight[:6], old) and len(embedding.weight) == 7
+    assert model.config.decoder.vocab_size == 7 == len(resized)
+    image_processor = ViTImageProcessor(size={"height": 32, "width": 32})
+    processor = EncoderDecoderProcessor(image_processor, resized)
+    batch = processor(images=[drawn("z")], text=["cz"], return_tensors="pt")
+    model(**batch).loss.backward()
+    assert embedding.weight.grad[resized.label_ids("z")[0]].any()
+
+
+def test_a_stock_tokenizer_has_no_alphabet_to_resize(folder):
+    model, processor = load_recognizer(folder)
+    assert set("abc 019") < set(processor.tokenizer.alphabet) and "ß" not in processor.tokenizer.alphabet
+    with pytest.raises(ValueError, match="expected a CharacterTokenizer"):
+        resize_alphabet(model, processor.tokenizer, "ß")
+
+
+def test_lora_is_for_encoder_decoders_and_only_its_matrices_learn(folder):
+    pytest.importorskip("peft")
+    model, _ = load_recognizer(folder, lora_rank=2)
+    assert {name.split(".")[-3] for name, p in model.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
+    from hf_ocr.registration import default_checkpoint
+
+    with pytest.raises(ValueError, match="lora_rank is 2"):
+        load_recognizer(default_checkpoint(), lora_rank=2)
+
+
+def test_what_is_saved_is_stock(folder, tmp_path):
+    model, processor = load_recognizer(folder)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert type(AutoModelForImageTextToText.from_pretrained(tmp_path)) is VisionEncoderDecoderModel
