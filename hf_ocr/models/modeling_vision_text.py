@@ -13,7 +13,7 @@ from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration_vision_text import VisionTextConfig
-from .ctc import align, minimum_frames
+from .ctc import align, greedy_search, minimum_frames
 from .ctc_loss import usable_labels
 from .ctc_prefix_scores import CtcPrefixScores, expected_frames
 from .ctc_reading import allowed_symbols, eval_mode, recognize_with_ctc, spans_in_px
@@ -304,7 +304,8 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
             if lexicon is not None:
                 read = score_lexicon(start, lexicon.to(pixel_values.device))
             else:
-                read = search_texts(start, output.logit_lengths, num_beams, allowed)
+                draft = greedy_search(output.logits, output.logit_lengths, allowed, with_characters=False).sequences
+                read = search_texts(start, output.logit_lengths, num_beams, allowed, draft)
         found = Recognition(sequences=read.sequences, scores=read.log_scores.exp())
         if with_characters:
             spans = _frame_spans(output.logits, output.logit_lengths, read.sequences)

@@ -13,6 +13,9 @@ from .vision_text_layers import KeyValue, VisionTextDecoder
 # Images that have been read leave the state when they are at least this share of it: leaving costs a copy of the rest.
 LEAVING = 0.25
 LEXICON_ROWS = 2048  # words times images that are read at once
+DRAFTS = 3  # times that a draft is looked at before the search goes step by step
+MOST_CELLS = 1 << 25  # characters times frames of a draft, 4 bytes each, a few times over
+NEVER = float("-inf")
 
 
 class DecoderState:
@@ -56,10 +59,27 @@ class DecoderState:
         else:
             self.prefixes, frames = self.scores.extend(self.prefixes, symbols)
         logits, self.past = self.decoder(symbols[..., None], frames[..., None], self.image, self.lengths, self.past)
-        log_probs = logits[:, :, 0].log_softmax(-1)
+        return self._mixed(logits[:, :, 0], self.prefixes)
+
+    def along(self, texts: Tensor) -> Tensor:
+        """What `append` would give at each step along known texts, int64 (B, L), all at once: float32 (B, L + 1, V).
+
+        Of a state in which nothing has been read; it stays so.
+        """
+        prefixes, frames = [self.scores.start()], [torch.full((len(texts), 1), -1.0, device=texts.device)]
+        for symbols in texts.T:
+            after, expected = self.scores.extend(prefixes[-1], symbols[:, None])
+            prefixes.append(after)
+            frames.append(expected)
+        given = F.pad(texts, (1, 0))[:, None]
+        logits, _ = self.decoder(given, torch.cat(frames, 1)[:, None], self.image, self.lengths)
+        return self._mixed(logits[:, 0], CtcPrefixes(*(torch.cat(parts, 1) for parts in zip(*prefixes, strict=True))))
+
+    def _mixed(self, logits: Tensor, prefixes: CtcPrefixes) -> Tensor:
+        log_probs = logits.log_softmax(-1)
         if self.ctc_weight == 0:
             return log_probs
-        mixed = (1 - self.ctc_weight) * log_probs + self.ctc_weight * self.scores.next_log_probs(self.prefixes)
+        mixed = (1 - self.ctc_weight) * log_probs + self.ctc_weight * self.scores.next_log_probs(prefixes)
         return mixed.log_softmax(-1)
 
     def keep_images(self, rows: Tensor) -> None:
@@ -108,17 +128,79 @@ class DecoderSteps:
 
 
 def search_texts(
-    start: partial[DecoderState], lengths: Tensor, num_beams: int = 1, allowed: Tensor | None = None
+    start: partial[DecoderState], lengths: Tensor, num_beams: int, allowed: Tensor | None, draft: Tensor
 ) -> FoundTexts:
     """The best text of each image; at most as many characters as there are frames.
+
+    With one beam, what the decoder would say along a draft is computed at once, for all its characters: where they are
+    those that the greedy search would choose, it has been spared (Leviathan et al., Fast Inference from Transformers
+    via Speculative Decoding, arXiv:2211.17192, with a draft of CTC). Where they are not, the draft is mended there,
+    twice; then the search goes step by step.
 
     Args:
         start: makes a fresh state of `texts` texts an image.
         lengths: int64 (B,), valid frames.
         num_beams: texts that are followed; 1 reads greedily.
         allowed: bool (V,), the symbols that may be read; None allows all.
+        draft: int64 (B, L) padded with 0, what the text may be.
     """
-    return beam_search(DecoderSteps(start(texts=num_beams), num_beams), lengths, num_beams, allowed)
+    state = start(texts=num_beams)
+    rows = torch.arange(len(lengths), device=lengths.device)
+    found: list[tuple[Tensor, FoundTexts]] = []
+    if num_beams == 1:
+        for _ in range(DRAFTS):
+            if not len(rows) or draft.numel() * state.scores.log_probs.shape[1] > MOST_CELLS:
+                break
+            read, steps, agreed = _checked(state, draft, allowed)
+            found.append((rows[agreed], _as_found(read[agreed], steps[agreed])))
+            rows, draft = rows[~agreed], read[~agreed]
+            state.keep_images((~agreed).nonzero()[:, 0])
+    if len(rows) or not found:
+        found.append((rows, beam_search(DecoderSteps(state, num_beams), lengths[rows], num_beams, allowed)))
+    longest = max(texts.sequences.shape[1] for _, texts in found)
+    order = torch.cat([places for places, _ in found]).argsort()
+    return FoundTexts(
+        *(
+            torch.cat([F.pad(part, (0, longest - part.shape[1])) if part.ndim > 1 else part for part in parts])[order]
+            for parts in zip(*(texts for _, texts in found), strict=True)
+        )
+    )
+
+
+def _checked(state: DecoderState, draft: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Along a draft, (B, L): the texts (B, L + 1) that agree with the greedy search at least one character further, the
+    log-probabilities of the steps of those that agree to the end, (B, L + 2), and which these are, bool (B,)."""
+    draft = F.pad(draft, (0, 1))  # there is an end behind each
+    log_probs = state.along(draft)
+    choices = log_probs if allowed is None else log_probs.masked_fill(~allowed & (_ids(log_probs) != 0), NEVER)
+    steps = torch.arange(choices.shape[1], device=draft.device)
+    full = steps >= state.lengths[:, None]  # as many characters as frames
+    best = choices.max(-1).indices.masked_fill(full, 0)
+    wanted = F.pad(draft, (0, 1))
+    wrong = (best != wanted) & (steps <= (draft != 0).sum(-1, keepdim=True))
+    place = torch.where(wrong.any(-1), wrong.int().argmax(-1), len(steps) - 1)[:, None]
+    chosen = best.gather(1, place)
+    agreed = ~wrong.any(-1) | (chosen[:, 0] == 0)  # where the search ends, the rest of the draft is left out
+    text = draft.masked_fill((steps[:-1] >= place) & (chosen == 0), 0)
+    # Elsewhere one symbol of the draft is wrong, or is one too many.
+    surplus = chosen == wanted.gather(1, (place + 1).clamp(max=len(steps) - 1))
+    mended = torch.where((steps[:-1] >= place) & surplus, wanted[:, 1:], draft)
+    mended = torch.where(steps[:-1] == place, chosen, mended)
+    text = torch.where(agreed[:, None], text, mended)
+    ends = F.pad(text, (0, 1))
+    score = log_probs.gather(2, ends[..., None])[..., 0]
+    return text, score.masked_fill(steps > (text != 0).sum(-1, keepdim=True), 0.0), agreed
+
+
+def _ids(log_probs: Tensor) -> Tensor:
+    return torch.arange(log_probs.shape[-1], device=log_probs.device)
+
+
+def _as_found(texts: Tensor, steps: Tensor) -> FoundTexts:
+    longest = int((texts != 0).sum(-1).max()) if len(texts) else 0
+    sequences = texts[:, :longest]
+    step_scores = steps[:, :longest].exp() * (sequences != 0)
+    return FoundTexts(sequences, steps.sum(-1), step_scores, torch.zeros_like(step_scores))
 
 
 def score_lexicon(start: partial[DecoderState], lexicon: Tensor) -> FoundTexts:
@@ -140,10 +222,7 @@ def score_lexicon(start: partial[DecoderState], lexicon: Tensor) -> FoundTexts:
             steps.append(log_probs.gather(2, following.expand(images, -1)[..., None])[..., 0])
         behind = torch.arange(len(steps), device=words.device) > (words != 0).sum(-1)[:, None]
         parts.append(torch.stack(steps, -1).masked_fill(behind, 0.0))
-    step = torch.cat(parts, 1)
-    log_scores, best = step.sum(-1).max(1)
-    step = step.gather(1, best[:, None, None].expand(-1, -1, step.shape[2]))[:, 0, :-1]
-    sequences = lexicon[best]
-    longest = int((sequences != 0).sum(-1).max()) if images else 0
-    step_scores = step.exp() * (sequences != 0)
-    return FoundTexts(sequences[:, :longest], log_scores, step_scores[:, :longest], torch.zeros_like(step_scores))
+    steps = torch.cat(parts, 1)
+    best = steps.sum(-1).max(1).indices
+    steps = steps.gather(1, best[:, None, None].expand(-1, -1, steps.shape[2]))[:, 0]
+    return _as_found(lexicon[best], steps)
