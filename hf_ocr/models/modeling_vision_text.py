@@ -155,6 +155,19 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         self.classifier = nn.Linear(config.hidden_size, config.vocab_size)
         self.post_init()
 
+    @classmethod
+    def from_crnn(cls, crnn: Any, **config_kwargs: Any) -> "VisionTextForTextRecognition":
+        """A new small model with the convolutions of a trained one of `CrnnConfig.small()`, for the same alphabet.
+
+        Args:
+            crnn: a `CrnnForTextRecognition`.
+            config_kwargs: of `VisionTextConfig.small`.
+        """
+        same = {name: getattr(crnn.config, name) for name in ("vocab_size", "image_height", "num_channels")}
+        model = cls(VisionTextConfig.small(**same, **config_kwargs))
+        model.vision_text.convolutions.load_state_dict(crnn.crnn.convolutions.state_dict())
+        return model
+
     def vocabulary_layers(self) -> list[nn.Linear | nn.Embedding]:
         """The layers with one row for each symbol of the alphabet."""
         return [self.classifier, self.decoder.classifier, self.decoder.embedding]

@@ -222,7 +222,7 @@ def score_lexicon(start: partial[DecoderState], lexicon: Tensor) -> FoundTexts:
             steps.append(log_probs.gather(2, following.expand(images, -1)[..., None])[..., 0])
         behind = torch.arange(len(steps), device=words.device) > (words != 0).sum(-1)[:, None]
         parts.append(torch.stack(steps, -1).masked_fill(behind, 0.0))
-    steps = torch.cat(parts, 1)
-    best = steps.sum(-1).max(1).indices
-    steps = steps.gather(1, best[:, None, None].expand(-1, -1, steps.shape[2]))[:, 0]
-    return _as_found(lexicon[best], steps)
+    along = torch.cat(parts, 1)
+    best = along.sum(-1).max(1).indices
+    along = along.gather(1, best[:, None, None].expand(-1, -1, along.shape[2]))[:, 0]
+    return _as_found(lexicon[best], along)
