@@ -81,7 +81,7 @@ def resize_alphabet(
     for layer in layers:
         _resize(layer, origins, characters_of_old)
     model.tie_weights()  # where a head shares the weights of an embedding
-    model.config.get_text_config(decoder=True).vocab_size = len(resized)
+    getattr(model.config, "decoder", model.config).vocab_size = len(resized)
     return resized
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 END = 0
 
@@ -22,6 +23,21 @@ class FoundTexts(NamedTuple):
     log_scores: torch.Tensor
     step_scores: torch.Tensor
     positions: torch.Tensor
+
+
+def steps_along(log_probs: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
+    """log P(symbol | those before it) of texts (B, L) and their end, given all symbols, (B, L + 1, V): (B, L + 1)."""
+    steps = log_probs.gather(-1, F.pad(sequences, (0, 1))[:, :, None])[:, :, 0]
+    counted = torch.arange(steps.shape[1], device=steps.device) <= (sequences != END).sum(-1, keepdim=True)
+    return steps.masked_fill(~counted, 0.0)
+
+
+def with_the_end(sequences: torch.Tensor, step_scores: torch.Tensor, log_scores: torch.Tensor) -> torch.Tensor:
+    """Probabilities of characters (B, L) of which the last also says that the text ends: their product is its score."""
+    read = sequences != END
+    ends = (log_scores - (step_scores.log() * read).nan_to_num().sum(-1)).exp().clamp(max=1.0)
+    last = read & (read.cumsum(-1) == read.sum(-1, keepdim=True))
+    return torch.where(last, step_scores * ends[:, None], step_scores)
 
 
 Advance = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import GenerationMixin
 
 from .attention_decoder import AttentionDecoder, AttentionMemory
-from .beam_search import FoundTexts, beam_search
+from .beam_search import FoundTexts, beam_search, steps_along, with_the_end
 from .configuration_attention_ocr import AttentionOcrConfig
 from .configuration_crnn import CrnnConfig
 from .ctc_loss import ctc_loss, usable_labels
@@ -276,10 +276,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
             spans = _frame_spans(found.positions, found.sequences, memory["lengths"])
             spans = spans_in_px(self, spans, found.sequences, widths)
-            read = found.sequences != 0
-            ends = (log_scores - (character_scores.log() * read).nan_to_num().sum(-1)).exp().clamp(max=1.0)
-            last = read & (read.cumsum(-1) == read.sum(-1, keepdim=True))
-            character_scores = torch.where(last, character_scores * ends[:, None], character_scores)
+            character_scores = with_the_end(found.sequences, character_scores, log_scores)
         return Recognition(
             sequences=found.sequences,
             scores=log_scores.exp(),
@@ -306,9 +303,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """log P(symbol | those before it) of texts and their end, (B, L + 1), 0 behind; and the attention weights."""
         logits, weights = self.decoder(memory, F.pad(sequences, (1, 0)))
-        steps = (logits / temperature).log_softmax(-1).gather(-1, F.pad(sequences, (0, 1))[:, :, None])[:, :, 0]
-        counted = torch.arange(steps.shape[1], device=steps.device) <= (sequences != 0).sum(-1, keepdim=True)
-        return steps * counted, weights
+        return steps_along((logits / temperature).log_softmax(-1), sequences), weights
 
     def _best_of(self, memory: AttentionMemory, lexicon: torch.Tensor) -> FoundTexts:
         """The text of the lexicon that is the most probable for each image."""

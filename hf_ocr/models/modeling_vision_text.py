@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from .beam_search import steps_along, with_the_end
 from .configuration_vision_text import VisionTextConfig
 from .ctc import align, greedy_search, minimum_frames
 from .ctc_loss import usable_labels
@@ -297,8 +298,8 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
             num_beams: 1 reads greedily; more runs a beam search.
             allowed_ids: alphabet ids that may appear; all when None.
             lexicon: int64 (N, L) padded with 0: the answer is one of these N texts.
-            with_characters: also give the probability of every character given those before it, and its px span, from
-                the alignment of the CTC head.
+            with_characters: also give the probability of every character given those before it, of the last one also
+                that the text ends there, and its px span, from the alignment of the CTC head.
             decoder: "joint", or "ctc": by the CTC head alone, which is faster.
 
         Raises:
@@ -319,10 +320,17 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
             else:
                 draft = greedy_search(output.logits, output.logit_lengths, allowed, with_characters=False).sequences
                 read = search_texts(start, output.logit_lengths, num_beams, allowed, draft)
-        found = Recognition(sequences=read.sequences, scores=read.log_scores.exp())
+            log_scores, step_scores = read.log_scores, read.step_scores
+            if self.config.temperature != 1:
+                warm = (start().along(read.sequences) / self.config.temperature).log_softmax(-1)
+                steps = steps_along(warm, read.sequences)
+                log_scores, step_scores = steps.sum(-1), steps[:, :-1].exp() * (read.sequences != 0)
+        found = Recognition(sequences=read.sequences, scores=log_scores.exp())
+        if self.config.temperature != 1:
+            found.raw_scores = read.log_scores.exp()
         if with_characters:
             spans = _frame_spans(output.logits, output.logit_lengths, read.sequences)
-            found.character_scores = read.step_scores
+            found.character_scores = with_the_end(read.sequences, step_scores, log_scores)
             if widths is None:
                 widths = torch.full((len(pixel_values),), pixel_values.shape[-1], device=pixel_values.device)
             found.character_spans = spans_in_px(self, spans, read.sequences, widths)
