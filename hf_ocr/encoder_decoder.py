@@ -26,7 +26,7 @@ from transformers import (
 from hf_ocr.models.modeling_outputs import TextRecognitionOutput
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 
-__all__ = ["EncoderDecoderProcessor", "EncoderDecoderRecognizer", "load_recognizer"]
+__all__ = ["EncoderDecoderProcessor", "EncoderDecoderRecognizer", "decoder_positions", "load_recognizer"]
 
 IGNORED = -100  # label value that no loss counts
 
@@ -58,6 +58,11 @@ def load_recognizer(name: str | Path, lora_rank: int = 0) -> tuple[Any, Any]:
         check_special_tokens(stock, processor.tokenizer)  # peft would bury the message
         stock = get_peft_model(stock, LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear"))
     return EncoderDecoderRecognizer(stock, processor.tokenizer), processor
+
+
+def decoder_positions(model: Any) -> int | None:
+    """Tokens that the decoder of an encoder-decoder has positions for; None for a model without such a bound."""
+    return getattr(getattr(model.config, "decoder", None), "max_position_embeddings", None)
 
 
 class EncoderDecoderRecognizer(nn.Module):
@@ -103,7 +108,7 @@ class EncoderDecoderRecognizer(nn.Module):
         """
         settings = self.model.generation_config
         lengths = (labels != IGNORED).sum(-1)
-        positions = getattr(self.model.config.decoder, "max_position_embeddings", None) or labels.shape[1]
+        positions = decoder_positions(self.model) or labels.shape[1]
         usable = (lengths > 0) & (lengths <= positions)
         labels = labels[:, :positions]
         given = F.pad(labels[:, :-1], (1, 0), value=settings.decoder_start_token_id)

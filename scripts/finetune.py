@@ -39,7 +39,7 @@ from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.data.inspection import inspect_lines
 from hf_ocr.data.lines import read_lines
 from hf_ocr.distillation import Teacher
-from hf_ocr.encoder_decoder import load_recognizer
+from hf_ocr.encoder_decoder import decoder_positions, load_recognizer
 from hf_ocr.evaluation import Report
 from hf_ocr.learning_rate import draw_sweep, sweep_learning_rates
 from hf_ocr.record import DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
@@ -235,7 +235,7 @@ def look_at(splits: dict[str, Dataset | None], model: Any, processor: Any, alpha
         name: rows.cast_column("image", Image(decode=False)) for name, rows in splits.items() if rows is not None
     }
     frames = getattr(model.base_model, "frame_count", None)
-    inspection = inspect_lines(undecoded, processor, frames, alphabet_grows=alphabet != "fail")
+    inspection = inspect_lines(undecoded, processor, frames, alphabet != "fail", decoder_positions(model))
     print("\n".join(inspection_lines(inspection)), flush=True)
     if inspection.errors:
         raise SystemExit("The errors above would make training wrong. Mend them and start again.")

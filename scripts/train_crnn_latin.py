@@ -3,7 +3,8 @@
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \\
         python scripts/train_crnn_latin.py --data DATA --output_dir runs/crnn-small-latin
 
-With `--model_type attention_ocr --init_from CRNN` another family learns from the same lines, with a CRNN as encoder.
+With `--model_type attention_ocr --init_from CRNN` another family learns from the same lines and begins with the
+encoder of a CRNN; `vision_text` begins with its convolutions.
 
 Hours, hardware, versions and results of the run behind the shipped weights: model_cards/crnn-small-latin.json, written
 by scripts/publish_crnn_latin.py. The lines it was measured on are never read here.
@@ -43,13 +44,18 @@ from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_attention_ocr import AttentionOcrForTextRecognition
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
+from hf_ocr.models.modeling_vision_text import VisionTextForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import read_images
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 from hf_ocr.text import LATIN_ALPHABET
 from hf_ocr.training import TrainingConfig, evaluate_in_all_processes, train
 
-SMALL_MODELS = {"crnn": CrnnForTextRecognition, "attention_ocr": AttentionOcrForTextRecognition}
+SMALL_MODELS = {
+    "crnn": CrnnForTextRecognition,
+    "attention_ocr": AttentionOcrForTextRecognition,
+    "vision_text": VisionTextForTextRecognition,
+}
 
 
 class Mix(NamedTuple):
@@ -136,8 +142,10 @@ def new_model(model_type: str, image_height: int, reader: Any) -> Any:
         for name, value in settings.items():
             setattr(reader.config, name, value)
         return reader
-    if reader is not None and model_class is AttentionOcrForTextRecognition:
-        return model_class.from_crnn(reader, attention_size=AttentionOcrConfig.small().attention_size, **settings)
+    if reader is not None:
+        if model_class is AttentionOcrForTextRecognition:
+            settings["attention_size"] = AttentionOcrConfig.small().attention_size
+        return model_class.from_crnn(reader, **settings)
     config = model_class.config_class.small(vocab_size=len(LATIN_ALPHABET) + 1, image_height=image_height, **settings)
     return model_class(config)
 

@@ -8,6 +8,7 @@ import numpy as np
 from hf_ocr.cli.loading import CommandError, add_model_argument, load_reader
 from hf_ocr.data.inspection import inspect_lines
 from hf_ocr.data.lines import read_lines
+from hf_ocr.encoder_decoder import EncoderDecoderProcessor, decoder_positions
 
 EPILOG = """\
 DATA is a parquet file, a folder of parquet files, a folder with metadata.csv or metadata.jsonl beside its images, or a
@@ -63,7 +64,10 @@ def run(options: argparse.Namespace) -> int:
                 raise CommandError(str(error)) from error
             splits[name] = rows.cast_column("image", Image(decode=False))
     frames = getattr(reader.model.base_model, "frame_count", None)  # only what ends in CTC has it
-    inspection = inspect_lines(splits, reader.processor, frames, alphabet_grows=options.alphabet != "fail")
+    processor = reader.processor
+    if not hasattr(reader.model, "recognize"):
+        processor = EncoderDecoderProcessor(reader.image_processor, reader.tokenizer)
+    inspection = inspect_lines(splits, processor, frames, options.alphabet != "fail", decoder_positions(reader.model))
     print("\n".join(report(inspection)))
     return 1 if inspection.errors else 0
 

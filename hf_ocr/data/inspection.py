@@ -87,6 +87,7 @@ def inspect_lines(
     processor: Any,
     frames: Callable[[int], int] | None = None,
     alphabet_grows: bool = False,
+    positions: int | None = None,
 ) -> Inspection:
     """Look at every row of every split; images are decoded, nothing is changed.
 
@@ -96,6 +97,7 @@ def inspect_lines(
         processor: of the model.
         frames: width of an image at the model's height (px) -> frames of its CTC head; None for a model without one.
         alphabet_grows: characters outside the alphabet are to be added, not refused.
+        positions: tokens, the end among them, that the decoder has room for; None for a model without such a bound.
     """
     found = _Collector()
     alphabet = frozenset(processor.tokenizer.alphabet)
@@ -137,6 +139,10 @@ def inspect_lines(
                     found.add(
                         "too long", split, index, f"{text!r} needs {needed} frames, {width} px give {frames(width)}"
                     )
+            if positions is not None and (tokens := len(processor.tokenizer.label_ids(composed))) > positions:
+                found.add(
+                    "too long to decode", split, index, f"{text!r} is {tokens} tokens, the decoder has {positions}"
+                )
             key = _fingerprint(image)
             if key in seen:
                 other_split, other_index, other_text = seen[key]
@@ -190,6 +196,11 @@ def _findings(found: _Collector, unknown: Counter[str], total: int, alphabet_gro
             severity("too long"),
             "texts with more characters than their image has frames for (CTC)",
             "Check that image and text belong together; such lines are left out of the loss.",
+        ),
+        "too long to decode": (
+            severity("too long to decode"),
+            "texts with more tokens than the decoder has positions for",
+            "Cut such lines into parts; they are left out of the loss.",
         ),
         "empty": (
             severity("empty"),

@@ -2,6 +2,7 @@
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from tiny_stock_models import tiny_trocr
 
 from hf_ocr.cli import main
 
@@ -42,3 +43,12 @@ def test_a_leak_between_splits_stops(tmp_path, capsys):
 def test_no_lines_no_traceback(tmp_path, capsys, name):
     assert main(["inspect", str(tmp_path / name)]) == 1
     assert capsys.readouterr().err.startswith("hf-ocr: ")
+
+
+def test_a_text_that_a_decoder_has_no_positions_for(tmp_path, capsys):
+    long = "a" * 30
+    model = tiny_trocr(tmp_path / "model", [Image.new("RGB", (60, 32), "white")], ["a"], positions=24)
+    assert main(["inspect", write(tmp_path / "lines", a=long, b="a" * 8), "--model", str(model)]) == 1
+    out = capsys.readouterr().out
+    assert "error: 1 texts with more tokens than the decoder has positions for" in out
+    assert f"train, row 0: {long!r} is 31 tokens, the decoder has 24" in out
