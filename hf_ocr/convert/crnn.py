@@ -257,7 +257,7 @@ def _form(source: Path, tensors: Mapping[str, torch.Tensor]) -> Form:
         found = next((name for name in tensors if part in name), None)
         if found is not None:
             raise ConversionError(
-                f"{source}: has {what} ({found}), which no model here has. Expected a CRNN of "
+                f"{source}: has {what} ({found}), which is not converted. Expected a CRNN of "
                 f"{'; of '.join(form.name for form in FORMS)}. Convert one of these."
             )
     for form in FORMS:

@@ -3,6 +3,7 @@
 from typing import Any, Self
 
 from .configuration_crnn import CrnnConfig
+from .setting_checks import check_choice, check_number, check_parameters
 
 
 class AttentionOcrConfig(CrnnConfig):
@@ -48,6 +49,18 @@ class AttentionOcrConfig(CrnnConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        self._check_integers(
+            rectifier_points=(0, 100),
+            decoder_hidden_size=(1, 4096),
+            attention_size=(1, 4096),
+            num_attention_heads=(1, 64),
+            location_kernel=(0, 255),
+            location_channels=(1, 512),
+            eos_token_id=(0, 0),
+            decoder_start_token_id=(0, 0),
+        )
+        check_choice("AttentionOcrConfig: feature_projection", self.feature_projection, (True, False))
+        check_number("AttentionOcrConfig: ctc_weight", self.ctc_weight, 0, 1)
         heads = self.num_attention_heads
         for fits, problem in (
             (self.rectifier_points % 2 == 0, f"rectifier_points is {self.rectifier_points}, expected an even number"),
@@ -65,6 +78,9 @@ class AttentionOcrConfig(CrnnConfig):
         ):
             if not fits:
                 raise ValueError(f"AttentionOcrConfig: {problem}. Change it.")
+        units, attention, features = self.decoder_hidden_size, self.attention_size, self.feature_size
+        decoder = 4 * units * (units + features + self.vocab_size) + units * self.vocab_size
+        check_parameters("AttentionOcrConfig", self._parameter_count() + decoder + attention * (units + features))
 
     @property
     def feature_size(self) -> int:

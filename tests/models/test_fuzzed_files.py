@@ -14,6 +14,7 @@ from tiny_recognizer import lines
 
 from hf_ocr import (
     MODEL_CLASSES,
+    AttentionOcrForTextRecognition,
     CharacterTokenizer,
     CrnnForTextRecognition,
     ImageError,
@@ -54,6 +55,12 @@ def test_configurations_of_crnn(content):
 @given(content=configs(PpOcrForTextRecognition))
 def test_configurations_of_pp_ocr(content):
     builds_or_is_refused(PpOcrForTextRecognition, content)
+
+
+@fuzzed
+@given(content=configs(AttentionOcrForTextRecognition))
+def test_configurations_of_attention_ocr(content):
+    builds_or_is_refused(AttentionOcrForTextRecognition, content)
 
 
 @fuzzed
