@@ -1,8 +1,18 @@
 """Configuration of the vision encoder and text decoder for text lines."""
 
+from itertools import pairwise
 from typing import Any, Literal
 
 from .configuration_text_recognition import TextRecognitionConfig
+from .setting_checks import (
+    MAX_SYMBOLS,
+    check_choice,
+    check_integer,
+    check_list,
+    check_number,
+    check_pair,
+    check_parameters,
+)
 
 
 class VisionTextConfig(TextRecognitionConfig):
@@ -64,24 +74,50 @@ class VisionTextConfig(TextRecognitionConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        for name, allowed in (("invalid_labels", ("error", "skip")), ("empty_labels", ("error", "skip", "blank"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"VisionTextConfig: {name} is {getattr(self, name)!r}, expected one of {allowed}.")
-        if len(self.stem_channels) != len(self.stem_strides):
-            raise ValueError(
-                f"VisionTextConfig: {len(self.stem_channels)} stem_channels and {len(self.stem_strides)} stem_strides. "
-                "Give one of each for every convolution but the last."
-            )
-        if not 0.0 <= self.ctc_weight <= 1.0:
-            raise ValueError(f"VisionTextConfig: ctc_weight is {self.ctc_weight}, expected a share, 0 to 1.")
+        self._check_integers(
+            vocab_size=(2, MAX_SYMBOLS),
+            image_height=(1, 1024),
+            hidden_size=(1, 4096),
+            num_attention_heads=(1, 64),
+            intermediate_size=(1, 16_384),
+            encoder_layers=(0, 64),
+            decoder_layers=(1, 64),
+            conv_kernel_size=(1, 255),
+            attention_window=(1, 65_536),
+            decoder_window=(1, 65_536),
+            pad_token_id=(0, 0),
+            eos_token_id=(0, 0),
+            decoder_start_token_id=(0, 0),
+        )
+        name = type(self).__name__
+        check_choice(f"{name}: num_channels", self.num_channels, (1, 3))
+        check_choice(f"{name}: invalid_labels", self.invalid_labels, ("error", "skip"))
+        check_choice(f"{name}: empty_labels", self.empty_labels, ("error", "skip", "blank"))
+        check_number(f"{name}: dropout", self.dropout, 0, 1)
+        check_number(f"{name}: ctc_weight", self.ctc_weight, 0, 1)
+        check_list(f"{name}: stem_channels", self.stem_channels, 1, 64)
+        check_list(f"{name}: stem_strides", self.stem_strides, len(self.stem_channels), len(self.stem_channels))
+        for index, (channels, strides) in enumerate(zip(self.stem_channels, self.stem_strides, strict=True)):
+            check_integer(f"{name}: stem_channels[{index}]", channels, 1, 4096)
+            check_pair(f"{name}: stem_strides[{index}]", strides, 1, 64)
+        if self.conv_kernel_size % 2 == 0:
+            raise ValueError(f"{name}: conv_kernel_size is {self.conv_kernel_size}, expected an odd number. Change it.")
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
-                f"VisionTextConfig: hidden_size {self.hidden_size} does not give each of {self.num_attention_heads} "
+                f"{name}: hidden_size {self.hidden_size} does not give each of {self.num_attention_heads} "
                 "heads an even number of units. Change num_attention_heads."
             )
-        special = {name: getattr(self, name) for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")}
-        if any(special.values()):
-            raise ValueError(f"VisionTextConfig: {special}, expected 0 for each. Leave them out.")
+        check_parameters(name, self._parameter_count())
+
+    def _parameter_count(self) -> int:
+        """Of the weights; the biases are few."""
+        channels = [self.num_channels, *self.stem_channels]
+        stem = sum(9 * into * out for into, out in pairwise(channels))
+        stem += 3 * self.stem_rows * channels[-1] * self.hidden_size
+        units, wide = self.hidden_size, self.intermediate_size
+        layers = self.encoder_layers * (4 * units + 2 * wide + self.conv_kernel_size) * units
+        layers += self.decoder_layers * (8 * units + 2 * wide) * units
+        return stem + layers + 3 * units * self.vocab_size
 
     @property
     def stem_rows(self) -> int:

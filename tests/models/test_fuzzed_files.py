@@ -20,6 +20,7 @@ from hf_ocr import (
     ImageError,
     PpOcrForTextRecognition,
     TextLineImageProcessor,
+    VisionTextForTextRecognition,
     load_image,
 )
 from hf_ocr.models.setting_checks import MAX_PARAMETERS
@@ -55,6 +56,12 @@ def test_configurations_of_crnn(content):
 @given(content=configs(PpOcrForTextRecognition))
 def test_configurations_of_pp_ocr(content):
     builds_or_is_refused(PpOcrForTextRecognition, content)
+
+
+@fuzzed
+@given(content=configs(VisionTextForTextRecognition))
+def test_configurations_of_vision_text(content):
+    builds_or_is_refused(VisionTextForTextRecognition, content)
 
 
 @fuzzed

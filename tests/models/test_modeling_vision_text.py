@@ -183,3 +183,26 @@ def test_lines_six_times_as_long_as_any_in_training_are_read():
         errors = sum(Levenshtein.distance(one, text) for one, text in zip(read, texts, strict=True))
         assert errors < 0.25 * len("".join(texts)), read
     assert [reading.text for reading in read_images(model, processor, [Image.new("L", (1500, 32), 255)])] == [""]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("hidden_size", 250),
+        ("hidden_size", 10**9),
+        ("stem_strides", [[1, 1]]),
+        ("stem_channels", [-1] * 7),
+        ("ctc_weight", 1.5),
+        ("conv_kernel_size", 4),
+        ("eos_token_id", 1),
+        ("decoder_layers", "2"),
+    ],
+)
+def test_settings_that_make_no_network_are_named(setting, value):
+    with pytest.raises(ValueError, match=setting):
+        VisionTextConfig(**{setting: value})
+
+
+def test_the_count_of_parameters_that_bounds_a_file_is_that_of_the_network():
+    model = VisionTextForTextRecognition(VisionTextConfig.small(vocab_size=341))
+    assert model.config._parameter_count() == pytest.approx(model.num_parameters(), rel=0.02)
