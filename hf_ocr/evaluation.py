@@ -124,7 +124,7 @@ class Report:
         by_width: buckets by that width.
         by_rarity: buckets by how often the rarest character of the line stands in all references.
         by_script: slices by the script of most characters of the reference, most lines first.
-        by_source: slices by `Prediction.source`, most lines first; none where no line has one.
+        by_source: slices by `Prediction.source`, most lines first; none where no two lines share one.
         seed: of the bootstrap, which draws documents where lines have them, else lines.
         protocol: name of the form in which texts were compared, of `hf_ocr.text.PROTOCOLS`.
         calibration: what the scores say of a line being right as in `exact_raw`; None of readers without scores: where
@@ -259,7 +259,10 @@ def report_on(predictions: Sequence[Prediction], seed: int = 0, protocol: str = 
                 found.append(Slice(name, int(inside.sum()), *figures))
         return tuple(found)
 
-    common = {source for source, _ in Counter(line.source for line in predictions).most_common(NUM_SOURCES)} | {None}
+    lines_of = Counter(line.source for line in predictions if line.source is not None)
+    # A name that each line has for itself, of its image file for instance, divides nothing.
+    common = {source for source, count in lines_of.most_common(NUM_SOURCES) if count > 1}
+    sources = [line.source if line.source in common else line.source and "others" for line in predictions]
     whole = {name: measure(*counted, seed=seed, documents=documents) for name, counted in counts.items()}
     cer_macro, wer_macro, distance = (
         measure(*line_rates(*counted), seed=seed, documents=documents)
@@ -282,7 +285,7 @@ def report_on(predictions: Sequence[Prediction], seed: int = 0, protocol: str = 
         by_width=buckets(widths, WIDTH_BOUNDS),
         by_rarity=buckets(rarities, RARITY_BOUNDS),
         by_script=slices([script(reference) for reference in references]),
-        by_source=slices([line.source if line.source in common else "others" for line in predictions]),
+        by_source=slices(sources) if common else (),
         seed=seed,
         protocol=protocol,
         calibration=_calibration(predictions, counts["exact_raw"][0]),

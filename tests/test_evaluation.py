@@ -118,6 +118,7 @@ def test_rare_sources_share_a_slice():
     slices = report_on(lines).by_source
     assert len(slices) == NUM_SOURCES + 1
     assert (slices[0].name, slices[0].num_lines, slices[0].exact.count) == ("others", 7, 0)
+    assert report_on(lines[-7:]).by_source == (), "names of single lines divide nothing"
 
 
 def test_intervals_draw_documents_where_lines_have_them():
