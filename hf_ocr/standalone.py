@@ -26,8 +26,8 @@ AUTO_CLASSES = (
 )
 # This package and those of its extras: a published folder needs transformers, torch and what they bring.
 HIDDEN = [
-    "hf_ocr", "accelerate", "datasets", "evaluate", "fontTools", "matplotlib", "onnx", "onnxruntime", "pyarrow",
-    "rapidfuzz", "rapidocr",
+    "hf_ocr", "accelerate", "datasets", "evaluate", "fontTools", "matplotlib", "onnx", "onnxruntime", "peft", "pyarrow",
+    "rapidfuzz", "rapidocr", "ray",
 ]  # fmt: skip
 # Before anything else is imported: a module that is None raises ModuleNotFoundError.
 PREAMBLE = "import runpy, sys; sys.modules.update(dict.fromkeys({})); runpy.run_path(sys.argv[1], run_name='__main__')"
