@@ -309,36 +309,19 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
         """The text of the lexicon that is the most probable for each image."""
         if not len(lexicon):
             raise ValueError("lexicon has no words, expected at least one. Leave it out to read without a lexicon.")
-        images, best = len(memory["lengths"]), None
-        at_once = max(LEXICON_ROWS // max(images, 1), 1)
-        for texts in lexicon.to(memory["features"].device).split(at_once):
+        images, lexicon = len(memory["lengths"]), lexicon.to(memory["features"].device)
+        scores = []
+        for texts in lexicon.split(max(LEXICON_ROWS // max(images, 1), 1)):
             rows = torch.arange(images, device=texts.device).repeat_interleave(len(texts))
-            seen, sequences = memory.select(rows), texts.repeat(images, 1)
-            steps, weights = self._log_steps(seen, sequences)
-            scores = steps.sum(-1)
-            found = FoundTexts(
-                sequences,
-                scores,
-                steps[:, :-1].exp() * (sequences != 0),
-                _centres(weights.mean(1)[:, :-1], seen) * (sequences != 0),
-            )
-            # The best of these texts, and of those before them, for each image.
-            winner = scores.unflatten(0, (images, -1)).argmax(-1)
-            found = FoundTexts(*(tensor[winner + rows[:: len(texts)] * len(texts)] for tensor in found))
-            if best is not None:
-                better = found.log_scores > best.log_scores
-                found = FoundTexts(
-                    *(
-                        torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
-                        for new, old in zip(found, best, strict=True)
-                    )
-                )
-            best = found
-        assert best is not None
-        longest = int((best.sequences != 0).sum(-1).max()) if images else 0
-        return FoundTexts(
-            best.sequences[:, :longest], best.log_scores, best.step_scores[:, :longest], best.positions[:, :longest]
-        )
+            steps, _ = self._log_steps(memory.select(rows), texts.repeat(images, 1))
+            scores.append(steps.sum(-1).view(images, len(texts)))
+        sequences = lexicon[torch.cat(scores, 1).argmax(1)]
+        longest = int((sequences != 0).sum(-1).max()) if images else 0
+        sequences = sequences[:, :longest]
+        steps, weights = self._log_steps(memory, sequences)
+        read = sequences != 0
+        positions = _centres(weights.mean(1)[:, :-1], memory) * read
+        return FoundTexts(sequences, steps.sum(-1), steps[:, :-1].exp() * read, positions)
 
     def reading_copy(self, dtype: torch.dtype) -> "AttentionOcrForTextRecognition":
         """A copy for reading only: batch norm folded into the trunk's convolutions, eval mode, weights in `dtype`."""
