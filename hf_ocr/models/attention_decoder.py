@@ -80,6 +80,7 @@ class AttentionDecoder(nn.Module):
 
     def __init__(self, config: AttentionOcrConfig) -> None:
         super().__init__()
+        self.config = config
         heads, hidden_size = config.num_attention_heads, config.decoder_hidden_size
         self.key = nn.Linear(config.feature_size, config.attention_size, bias=False)
         self.query = nn.Linear(hidden_size, config.attention_size)

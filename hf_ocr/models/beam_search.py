@@ -16,13 +16,11 @@ class FoundTexts(NamedTuple):
         sequences: int64 (B, L) padded with 0. L may be 0.
         log_scores: float32 (B,), log P(text, end | row).
         step_scores: float32 (B, L), the probability of each symbol given those before it; padded with 0.
-        positions: float32 (B, L), where the decoder looked at each symbol; padded with 0.
     """
 
     sequences: torch.Tensor
     log_scores: torch.Tensor
     step_scores: torch.Tensor
-    positions: torch.Tensor
 
 
 def steps_along(log_probs: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
@@ -40,7 +38,7 @@ def with_the_end(sequences: torch.Tensor, step_scores: torch.Tensor, log_scores:
     return torch.where(last, step_scores * ends[:, None], step_scores)
 
 
-Advance = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Advance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @torch.no_grad()
@@ -53,10 +51,10 @@ def beam_search(
     that is read is dropped from the batch, and rows never depend on each other.
 
     Args:
-        advance: (parents int64 (R,), symbols int64 (R,)) -> (log_probs float32 (R, V), positions float32 (R,)). One
-            step of the decoder for R beginnings, `num_beams` beside each other for each row that is still read.
-            `parents` says which beginnings of the last call they go on from, `symbols` is their last symbol. In the
-            first call parents are rows of the batch and symbols are 0.
+        advance: (parents int64 (R,), symbols int64 (R,)) -> log_probs float32 (R, V). One step of the decoder for R
+            beginnings, `num_beams` beside each other for each row that is still read. `parents` says which beginnings
+            of the last call they go on from, `symbols` is their last symbol. In the first call parents are rows of the
+            batch and symbols are 0.
         max_lengths: int64 (B,), the longest text of each row, in symbols.
         num_beams: 1 reads greedily.
         allowed: bool (V,), symbols that may be read; the end, 0, always may. None allows all.
@@ -71,17 +69,15 @@ def beam_search(
         torch.zeros(len(rows), most + 1, dtype=torch.int64, device=device),
         torch.zeros(len(rows), device=device),
         torch.zeros(len(rows), most + 1, device=device),
-        torch.zeros(len(rows), most + 1, device=device),
     )
-    history = [tensor[:, None, :0].expand(-1, num_beams, -1) for tensor in (found[0], found[2], found[3])]
+    history = [tensor[:, None, :0].expand(-1, num_beams, -1) for tensor in (found[0], found[2])]
     # All beams begin alike: the first of each row alone goes on from there.
     scores = torch.full((len(rows), num_beams), -torch.inf, device=device)
     scores[:, 0] = 0.0
     ended = torch.zeros_like(scores, dtype=torch.bool)
     parents, symbols = rows.repeat_interleave(num_beams), torch.zeros_like(rows).repeat_interleave(num_beams)
     while len(rows):
-        log_probs, positions = advance(parents, symbols)
-        log_probs = log_probs.unflatten(0, (-1, num_beams))
+        log_probs = advance(parents, symbols).unflatten(0, (-1, num_beams))
         count, vocab_size = len(rows), log_probs.shape[-1]
         forbidden = (max_lengths[rows] <= history[0].shape[-1])[:, None].expand(-1, vocab_size).clone()
         if allowed is not None:
@@ -93,15 +89,14 @@ def beam_search(
         scores, best = (scores[:, :, None] + candidates).flatten(1).topk(num_beams)
         parent, symbol = best // vocab_size, best % vocab_size
         step = candidates.flatten(1).gather(1, best).exp()
-        position = positions.unflatten(0, (-1, num_beams)).gather(1, parent)
         history = [
             torch.cat([past.gather(1, parent[:, :, None].expand_as(past)), now[:, :, None]], dim=-1)
-            for past, now in zip(history, (symbol, step, position), strict=True)
+            for past, now in zip(history, (symbol, step), strict=True)
         ]
         ended = ended.gather(1, parent) | (symbol == END)
         done = ended[:, 0]
         text = history[0][done, 0]
-        for place, past in zip((0, 2, 3), history, strict=True):
+        for place, past in zip((0, 2), history, strict=True):
             found[place][rows[done], : past.shape[-1]] = past[done, 0] * (text != END)
         found.log_scores[rows[done]] = scores[done, 0]
         kept = (~done).nonzero()[:, 0]
@@ -110,6 +105,4 @@ def beam_search(
         rows, scores, ended = rows[kept], scores[kept], ended[kept]
         history = [past[kept] for past in history]
     longest = int((found.sequences != END).sum(-1).max()) if len(max_lengths) else 0
-    return FoundTexts(
-        found.sequences[:, :longest], found.log_scores, found.step_scores[:, :longest], found.positions[:, :longest]
-    )
+    return FoundTexts(found.sequences[:, :longest], found.log_scores, found.step_scores[:, :longest])

@@ -25,9 +25,9 @@ class AttentionOcrConfig(CrnnConfig):
         location_kernel: frames, an odd number, of the convolution by which the attention sees where it has been
             (Chorowski et al., arXiv:1506.07503, section 2.1); 0 for none.
         location_channels: its output channels.
-        ctc_weight: of the CTC loss of the encoder's own head, against the decoder's. With the head the attention also
-            knows how many characters lie to the left of each frame, which keeps it in its place on long lines; 0 for
-            neither.
+        ctc_weight: share of the encoder's own CTC head in the loss, the rest is the decoder's; and its share in what is
+            read. With the head the attention also knows how many characters lie to the left of each frame, which keeps
+            it in its place on long lines; 0 for none of these.
 
     Raises:
         ValueError: as `CrnnConfig`, and for what does not fit together.

@@ -70,6 +70,15 @@ class CtcPrefixScores:
         found[..., BLANK] = (ends - top)[..., 0].exp()
         return found.clamp(min=LEAST).log().log_softmax(-1)
 
+    def next_log_probs_along(self, texts: Tensor) -> Tensor:
+        """What `next_log_probs` gives at each step along known texts, int64 (B, K, L): float32 (B, K, L + 1, V)."""
+        prefixes = self.start(texts.shape[1])
+        steps = [self.next_log_probs(prefixes)]
+        for symbols in texts.unbind(-1):
+            prefixes, _ = self.extend(prefixes, symbols)
+            steps.append(self.next_log_probs(prefixes))
+        return torch.stack(steps, 2)
+
     def extend(self, prefixes: CtcPrefixes, symbols: Tensor) -> tuple[CtcPrefixes, Tensor]:
         """The texts with one more symbol each, int64 (B, K), and the frame at which that is to be expected, (B, K)."""
         total, blank = self._before(prefixes)
@@ -88,6 +97,11 @@ class CtcPrefixScores:
         empty = torch.zeros_like(prefixes.blank[..., :1]).masked_fill((prefixes.last != BLANK)[..., None], IMPOSSIBLE)
         total = torch.cat([empty, log_sum(prefixes.blank, prefixes.symbol)[..., :-1]], -1)
         return total, torch.cat([empty, prefixes.blank[..., :-1]], -1)
+
+
+def joint_log_probs(decoder: Tensor, ctc: Tensor, ctc_weight: float) -> Tensor:
+    """log P(next symbol) of a decoder and of CTC, multiplied, each to the power of its share, and normalised."""
+    return ((1 - ctc_weight) * decoder + ctc_weight * ctc).log_softmax(-1)
 
 
 def expected_frames(scores: CtcPrefixScores, texts: Tensor) -> Tensor:

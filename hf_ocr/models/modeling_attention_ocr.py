@@ -11,7 +11,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import GenerationMixin
 
 from .attention_decoder import AttentionDecoder, AttentionMemory
-from .beam_search import FoundTexts, beam_search, steps_along, with_the_end
+from .attention_search import AttentionSteps, best_of, frame_spans, log_probs_along
+from .beam_search import beam_search, steps_along, with_the_end
 from .configuration_attention_ocr import AttentionOcrConfig
 from .configuration_crnn import CrnnConfig
 from .ctc_loss import ctc_loss, usable_labels
@@ -20,9 +21,6 @@ from .line_inputs import checked_widths
 from .modeling_crnn import CrnnConvolution, CrnnForTextRecognition, CrnnModel, CrnnPreTrainedModel
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .thin_plate_spline import ThinPlateSplineRectifier
-
-# Texts of a lexicon that are scored at once, for all images together.
-LEXICON_ROWS = 1024
 
 
 @dataclass
@@ -185,7 +183,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             widths: int64 (B,), valid columns of each image, px; all of W when None.
             labels: int64 (B, L), alphabet ids padded with -100.
             decoder_input_ids: of `generate`: int64 (B, L), what stands before each step, 0 before the first. The answer
-                is then the decoder's `logits`.
+                is then `logits`, float32 (B, L, V), the log-probabilities of `recognize`.
             encoder_outputs: of `remember`, instead of the images.
             output_attentions: give the attention weights of each step.
 
@@ -203,8 +201,10 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
                 raise ValueError("pixel_values is None, expected images, or encoder_outputs. Pass one of them.")
             memory = self.remember(pixel_values, widths)
         if decoder_input_ids is not None:
-            logits, attentions = self.decoder(memory, decoder_input_ids)
-            return AttentionOcrOutput(logits=logits, cross_attentions=(attentions,) if output_attentions else None)
+            logits, attentions = log_probs_along(self.decoder, memory, decoder_input_ids[:, None, 1:])
+            return AttentionOcrOutput(
+                logits=logits[:, 0], cross_attentions=(attentions,) if output_attentions else None
+            )
         output = AttentionOcrOutput(logits=memory.ctc_logits, logit_lengths=memory.lengths)
         if labels is not None:
             config = self.config
@@ -213,7 +213,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             )
             targets = targets[:, : int(steps.max()) if len(steps) else 0] * usable[:, None]
         elif self.ctc_classifier is None or output_attentions:
-            targets = self._search(memory, 1).sequences
+            targets = beam_search(AttentionSteps(self.decoder, memory), memory["lengths"], 1).sequences
             steps = (targets != 0).sum(-1)
         else:
             return output
@@ -266,15 +266,22 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
         allowed = allowed_symbols(allowed_ids, self.config.vocab_size, pixel_values.device)
         with torch.no_grad(), eval_mode(self):
             memory = self.remember(pixel_values, widths)
-            found = self._search(memory, num_beams, allowed) if lexicon is None else self._best_of(memory, lexicon)
+            if lexicon is None:
+                steps = AttentionSteps(self.decoder, memory, num_beams)
+                found = beam_search(steps, memory["lengths"], num_beams, allowed)
+            else:
+                found = best_of(self.decoder, memory, lexicon)
             log_scores, character_scores = found.log_scores, found.step_scores
+            if with_characters or self.config.temperature != 1:
+                log_probs, attentions = log_probs_along(self.decoder, memory, found.sequences[:, None])
             if self.config.temperature != 1:
-                steps, _ = self._log_steps(memory, found.sequences, self.config.temperature)
-                log_scores, character_scores = steps.sum(-1), steps[:, :-1].exp() * (found.sequences != 0)
+                warm = (log_probs[:, 0] / self.config.temperature).log_softmax(-1)
+                along = steps_along(warm, found.sequences)
+                log_scores, character_scores = along.sum(-1), along[:, :-1].exp() * (found.sequences != 0)
         spans = None
         if with_characters:
             widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
-            spans = _frame_spans(found.positions, found.sequences, memory["lengths"])
+            spans = frame_spans(attentions, found.sequences, memory["lengths"])
             spans = spans_in_px(self, spans, found.sequences, widths)
             character_scores = with_the_end(found.sequences, character_scores, log_scores)
         return Recognition(
@@ -284,44 +291,6 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             character_spans=spans,
             raw_scores=None if self.config.temperature == 1 else found.log_scores.exp(),
         )
-
-    def _search(self, memory: AttentionMemory, num_beams: int, allowed: torch.Tensor | None = None) -> FoundTexts:
-        seen, state = memory, self.decoder.start(memory)
-
-        def advance(parents: torch.Tensor, symbols: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            nonlocal seen, state
-            if len(parents) != len(seen["features"]):  # else the beams of an image changed places, at most
-                seen = seen.select(parents)
-            state = state.select(parents)
-            state, _ = self.decoder.step(seen, state, self.decoder.symbol_gates(symbols))
-            return self.decoder.logits(state.hidden).log_softmax(-1), _centres(state.attended, seen)
-
-        return beam_search(advance, memory["lengths"], num_beams, allowed)
-
-    def _log_steps(
-        self, memory: AttentionMemory, sequences: torch.Tensor, temperature: float = 1.0
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """log P(symbol | those before it) of texts and their end, (B, L + 1), 0 behind; and the attention weights."""
-        logits, weights = self.decoder(memory, F.pad(sequences, (1, 0)))
-        return steps_along((logits / temperature).log_softmax(-1), sequences), weights
-
-    def _best_of(self, memory: AttentionMemory, lexicon: torch.Tensor) -> FoundTexts:
-        """The text of the lexicon that is the most probable for each image."""
-        if not len(lexicon):
-            raise ValueError("lexicon has no words, expected at least one. Leave it out to read without a lexicon.")
-        images, lexicon = len(memory["lengths"]), lexicon.to(memory["features"].device)
-        scores = []
-        for texts in lexicon.split(max(LEXICON_ROWS // max(images, 1), 1)):
-            rows = torch.arange(images, device=texts.device).repeat_interleave(len(texts))
-            steps, _ = self._log_steps(memory.select(rows), texts.repeat(images, 1))
-            scores.append(steps.sum(-1).view(images, len(texts)))
-        sequences = lexicon[torch.cat(scores, 1).argmax(1)]
-        longest = int((sequences != 0).sum(-1).max()) if images else 0
-        sequences = sequences[:, :longest]
-        steps, weights = self._log_steps(memory, sequences)
-        read = sequences != 0
-        positions = _centres(weights.mean(1)[:, :-1], memory) * read
-        return FoundTexts(sequences, steps.sum(-1), steps[:, :-1].exp() * read, positions)
 
     def reading_copy(self, dtype: torch.dtype) -> "AttentionOcrForTextRecognition":
         """A copy for reading only: batch norm folded into the trunk's convolutions, eval mode, weights in `dtype`."""
@@ -360,30 +329,6 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             "encoder_outputs": encoder_outputs,
             "output_attentions": output_attentions,
         }
-
-
-def _centres(weights: torch.Tensor, memory: AttentionMemory) -> torch.Tensor:
-    """float32 (..., L) or (B,): the mean frame coordinate under attention weights (B, L, T) or (B, T)."""
-    frames = torch.arange(weights.shape[-1], device=weights.device) + 0.5
-    return weights @ frames
-
-
-def _frame_spans(centres: torch.Tensor, sequences: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """float32 (B, L, 2): a character reaches half the way to its neighbours, and half a frame at least.
-
-    The first and the last reach as far outwards as inwards, a lone character to the nearer end of its image.
-    """
-    ends = lengths[:, None].to(centres)
-    centres = torch.minimum(centres, ends - 0.5)  # not the frame behind the last
-    lone = torch.minimum(centres, ends - centres)
-    valid = sequences != 0
-    gaps = (centres[:, 1:] - centres[:, :-1]).abs() / 2
-    gaps = torch.where(valid[:, 1:], gaps, torch.nan)
-    before, behind = F.pad(gaps, (1, 0), value=torch.nan), F.pad(gaps, (0, 1), value=torch.nan)
-    before, behind = torch.where(before.isnan(), behind, before), torch.where(behind.isnan(), before, behind)
-    before, behind = torch.where(before.isnan(), lone, before), torch.where(behind.isnan(), lone, behind)
-    spans = torch.stack([centres - before.clamp(min=0.5), centres + behind.clamp(min=0.5)], dim=-1)
-    return torch.minimum(spans.clamp(min=0.0), ends[:, :, None]) * valid[:, :, None]
 
 
 __all__ = ["AttentionOcrForTextRecognition", "AttentionOcrModel", "AttentionOcrPreTrainedModel"]

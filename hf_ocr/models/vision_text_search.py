@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .beam_search import FoundTexts, beam_search
-from .ctc_prefix_scores import CtcPrefixes, CtcPrefixScores
+from .ctc_prefix_scores import CtcPrefixes, CtcPrefixScores, joint_log_probs
 from .vision_text_layers import KeyValue, VisionTextDecoder
 
 # Images that have been read leave the state when they are at least this share of it: leaving costs a copy of the rest.
@@ -79,8 +79,7 @@ class DecoderState:
         log_probs = logits.log_softmax(-1)
         if self.ctc_weight == 0:
             return log_probs
-        mixed = (1 - self.ctc_weight) * log_probs + self.ctc_weight * self.scores.next_log_probs(prefixes)
-        return mixed.log_softmax(-1)
+        return joint_log_probs(log_probs, self.scores.next_log_probs(prefixes), self.ctc_weight)
 
     def keep_images(self, rows: Tensor) -> None:
         """Go on with these images alone, int64 (B',)."""
@@ -106,8 +105,8 @@ class DecoderSteps:
         self.state, self.num_beams = state, num_beams
         self.rows: Tensor | None = None  # where in the state the images are that were named last
 
-    def __call__(self, parents: Tensor, symbols: Tensor) -> tuple[Tensor, Tensor]:
-        """See `beam_search`; nobody asks for the positions."""
+    def __call__(self, parents: Tensor, symbols: Tensor) -> Tensor:
+        """See `beam_search`."""
         parents, symbols = parents.view(-1, self.num_beams), symbols.view(-1, self.num_beams)
         if self.rows is None:
             self.rows = parents[:, 0]
@@ -123,8 +122,7 @@ class DecoderSteps:
                 self.state.keep_texts(places)
         given = symbols.new_zeros(len(self.state.lengths), self.num_beams)
         given[self.rows] = symbols
-        log_probs = self.state.append(given)[self.rows].flatten(0, 1)
-        return log_probs, torch.zeros_like(log_probs[:, 0])
+        return self.state.append(given)[self.rows].flatten(0, 1)
 
 
 def search_texts(
@@ -199,8 +197,7 @@ def _ids(log_probs: Tensor) -> Tensor:
 def _as_found(texts: Tensor, steps: Tensor) -> FoundTexts:
     longest = int((texts != 0).sum(-1).max()) if len(texts) else 0
     sequences = texts[:, :longest]
-    step_scores = steps[:, :longest].exp() * (sequences != 0)
-    return FoundTexts(sequences, steps.sum(-1), step_scores, torch.zeros_like(step_scores))
+    return FoundTexts(sequences, steps.sum(-1), steps[:, :longest].exp() * (sequences != 0))
 
 
 def score_lexicon(start: partial[DecoderState], lexicon: Tensor) -> FoundTexts:

@@ -133,8 +133,8 @@ def a_wide_beam_reads_the_most_probable_text(model_class: Any) -> None:
     model = tiny_model(model_class, vocab_size=FEW)
     config = model.config
     generator = torch.Generator().manual_seed(0)
-    pixel_values = torch.rand(24, config.num_channels, config.image_height, 20, generator=generator) * 2 - 1
-    widths = torch.tensor([20, 17, 16, 12] * 6)
+    pixel_values = torch.rand(96, config.num_channels, config.image_height, 20, generator=generator) * 2 - 1
+    widths = torch.tensor([20, 17, 16, 12] * 24)
     with torch.no_grad():
         output = model(pixel_values, widths)
         frames = output.logits.shape[1]

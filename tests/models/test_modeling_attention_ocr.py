@@ -1,5 +1,6 @@
 """Attention OCR: what its papers state, the decoder's parts, padding, labels, reading, long lines."""
 
+import itertools
 import random
 
 import pytest
@@ -9,10 +10,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from hf_ocr.alphabet import resize_alphabet
-from hf_ocr.models import modeling_attention_ocr
+from hf_ocr.models import attention_search
 from hf_ocr.models.attention_decoder import AttentionDecoder, _characters_begun
 from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.ctc_prefix_scores import CtcPrefixScores
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_attention_ocr import AttentionOcrForTextRecognition
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
@@ -234,12 +236,35 @@ def test_generate_reads_what_recognize_reads_and_gives_attentions():
     assert model.generate(**inputs, max_new_tokens=5, num_beams=3, num_return_sequences=2).shape == (4, 6)
 
 
+@torch.no_grad()
+def test_reading_joins_the_decoder_with_ctc():
+    """Each step is that of the decoder and that of CTC's prefixes to the power of their shares, normalised."""
+    model = tiny(ctc_weight=0.4)
+    images = torch.randn(2, 1, 32, 60)
+    greedy = model.recognize(images)
+    found = [greedy, model.recognize(images, num_beams=3), model.recognize(images, lexicon=torch.tensor([[3, 1, 4]]))]
+    for read, row in itertools.product(found, range(2)):
+        memory = model.remember(images[row : row + 1])
+        scores = CtcPrefixScores(memory.ctc_logits, memory.lengths)
+        text = read.sequences[row][read.sequences[row] != 0]
+        logits, _ = model.decoder(memory, nn.functional.pad(text, (1, 0))[None])
+        prefixes, total = scores.start(), 0.0
+        for step, symbol in enumerate([*text.tolist(), 0]):
+            ctc = scores.next_log_probs(prefixes)[0, 0]
+            joint = (0.6 * logits[0, step].log_softmax(-1) + 0.4 * ctc).log_softmax(-1)
+            if read is greedy and step < int(memory.lengths):
+                assert joint.argmax() == symbol
+            total = total + joint[symbol]
+            prefixes, _ = scores.extend(prefixes, torch.tensor([[symbol]]))
+        torch.testing.assert_close(read.scores[row].log(), total, atol=1e-4, rtol=1e-4)
+
+
 def test_a_lexicon_is_read_in_parts(monkeypatch):
     model = tiny()
     images = torch.randn(3, 1, 32, 90)
     lexicon = torch.tensor([[1, 2, 0], [3, 0, 0], [6, 5, 4], [0, 0, 0], [2, 2, 2]])
     whole = model.recognize(images, lexicon=lexicon)
-    monkeypatch.setattr(modeling_attention_ocr, "LEXICON_ROWS", 6)
+    monkeypatch.setattr(attention_search, "LEXICON_ROWS", 6)
     parts = model.recognize(images, lexicon=lexicon)
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name])

@@ -1,0 +1,127 @@
+"""Reading with the decoder of attention OCR and, where there is one, its CTC head: searches, and known texts."""
+
+import torch
+import torch.nn.functional as F
+
+from .attention_decoder import AttentionDecoder, AttentionMemory
+from .beam_search import FoundTexts, steps_along
+from .ctc_prefix_scores import CtcPrefixes, CtcPrefixScores, joint_log_probs
+
+# Texts of a lexicon that are scored at once, for all images together.
+LEXICON_ROWS = 1024
+
+
+class AttentionSteps:
+    """The decoder as `beam_search` wants it.
+
+    With a CTC head the probability of a symbol is that of the decoder and that of CTC, multiplied, each to the power of
+    its share, and normalised: the decoder alone leaves out or repeats a character now and then, which CTC does not.
+    """
+
+    def __init__(self, decoder: AttentionDecoder, memory: AttentionMemory, num_beams: int = 1) -> None:
+        """Args: the decoder, what it reads of the images, and how many texts of each it follows."""
+        self.decoder, self.memory, self.num_beams = decoder, memory, num_beams
+        self.state = decoder.start(memory)
+        self.scores = _ctc_scores(memory)
+        self.prefixes: CtcPrefixes | None = None
+
+    def __call__(self, parents: torch.Tensor, symbols: torch.Tensor) -> torch.Tensor:
+        """See `beam_search`."""
+        if len(parents) != len(self.memory["features"]):  # else the beams of an image changed places, at most
+            self.memory = self.memory.select(parents)
+        state = self.state.select(parents)
+        self.state, _ = self.decoder.step(self.memory, state, self.decoder.symbol_gates(symbols))
+        log_probs = self.decoder.logits(self.state.hidden).log_softmax(-1)
+        if self.scores is None:
+            return log_probs
+        if self.prefixes is None:
+            self.prefixes = self.scores.start(self.num_beams)
+        else:
+            images = parents.view(-1, self.num_beams)[:, 0] // self.num_beams
+            if len(images) != len(self.scores.lengths):
+                self.scores = self.scores.rows(images)
+            before = CtcPrefixes(
+                *(part.flatten(0, 1)[parents].unflatten(0, (len(images), -1)) for part in self.prefixes)
+            )
+            self.prefixes, _ = self.scores.extend(before, symbols.view(len(images), -1))
+        return joint_log_probs(
+            log_probs, self.scores.next_log_probs(self.prefixes).flatten(0, 1), self.decoder.config.ctc_weight
+        )
+
+
+def log_probs_along(
+    decoder: AttentionDecoder, memory: AttentionMemory, texts: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `AttentionSteps` says at each step along known texts.
+
+    Args:
+        decoder: of the model.
+        memory: of B images.
+        texts: int64 (B, K, L), K of each image.
+
+    Returns:
+        log-probabilities float32 (B, K, L + 1, V), and the attention weights, float32 (B * K, heads, L + 1, T).
+    """
+    images, count, _ = texts.shape
+    rows = torch.arange(images, device=texts.device).repeat_interleave(count)
+    logits, attentions = decoder(memory if count == 1 else memory.select(rows), F.pad(texts.flatten(0, 1), (1, 0)))
+    log_probs = logits.log_softmax(-1).unflatten(0, (images, count))
+    scores = _ctc_scores(memory)
+    if scores is not None:
+        log_probs = joint_log_probs(log_probs, scores.next_log_probs_along(texts), decoder.config.ctc_weight)
+    return log_probs, attentions
+
+
+def best_of(decoder: AttentionDecoder, memory: AttentionMemory, lexicon: torch.Tensor) -> FoundTexts:
+    """The most probable text of the lexicon, int64 (N, L) padded with 0, for each image.
+
+    Raises:
+        ValueError: no words.
+    """
+    if not len(lexicon):
+        raise ValueError("lexicon has no words, expected at least one. Leave it out to read without a lexicon.")
+    images, lexicon = len(memory["lengths"]), lexicon.to(memory["features"].device)
+    parts = []
+    for texts in lexicon.split(max(LEXICON_ROWS // max(images, 1), 1)):
+        texts = texts.expand(images, -1, -1)
+        log_probs, _ = log_probs_along(decoder, memory, texts)
+        parts.append(steps_along(log_probs.flatten(0, 1), texts.flatten(0, 1)).unflatten(0, texts.shape[:2]))
+    along = torch.cat(parts, 1)
+    best = along.sum(-1).argmax(1)
+    steps = along[torch.arange(images, device=best.device), best]
+    longest = int((lexicon[best] != 0).sum(-1).max()) if images else 0
+    sequences = lexicon[best][:, :longest]
+    return FoundTexts(sequences, steps.sum(-1), steps[:, :longest].exp() * (sequences != 0))
+
+
+def _ctc_scores(memory: AttentionMemory) -> CtcPrefixScores | None:
+    return None if memory.ctc_logits is None else CtcPrefixScores(memory.ctc_logits, memory["lengths"])
+
+
+def frame_spans(attentions: torch.Tensor, sequences: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Where the characters of texts stand.
+
+    A character reaches from where the decoder looked half the way to its neighbours, and half a frame at least. The
+    first and the last reach as far outwards as inwards, a lone character to the nearer end of its image.
+
+    Args:
+        attentions: float32 (B, heads, L + 1, T), of `log_probs_along`.
+        sequences: int64 (B, L), padded with 0.
+        lengths: int64 (B,), frames of each image.
+
+    Returns:
+        float32 (B, L, 2), frame coordinates; 0 behind the end.
+    """
+    weights = attentions.mean(1)[:, :-1]
+    centres = weights @ (torch.arange(weights.shape[-1], device=weights.device) + 0.5)
+    ends = lengths[:, None].to(centres)
+    centres = torch.minimum(centres, ends - 0.5)  # not the frame behind the last
+    lone = torch.minimum(centres, ends - centres)
+    valid = sequences != 0
+    gaps = (centres[:, 1:] - centres[:, :-1]).abs() / 2
+    gaps = torch.where(valid[:, 1:], gaps, torch.nan)
+    before, behind = F.pad(gaps, (1, 0), value=torch.nan), F.pad(gaps, (0, 1), value=torch.nan)
+    before, behind = torch.where(before.isnan(), behind, before), torch.where(behind.isnan(), before, behind)
+    before, behind = torch.where(before.isnan(), lone, before), torch.where(behind.isnan(), lone, behind)
+    spans = torch.stack([centres - before.clamp(min=0.5), centres + behind.clamp(min=0.5)], dim=-1)
+    return torch.minimum(spans.clamp(min=0.0), ends[:, :, None]) * valid[:, :, None]
