@@ -1,8 +1,11 @@
 """`hf-ocr evaluate` on real files with real (tiny) models, whole, broken off and taken up again."""
 
 import json
+import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from datasets import Dataset, Features, Image, Value
@@ -10,6 +13,7 @@ from tiny_recognizer import lines, tiny_recognizer
 from tiny_stock_models import tiny_trocr
 from transformers import pipeline
 
+import hf_ocr
 from hf_ocr.cli import main
 from hf_ocr.report import report_from_dict
 
@@ -184,3 +188,59 @@ def test_without_the_extra_the_command_is_there_and_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == 'hf-ocr: matplotlib is not installed. Install it with pip install "hf-ocr[eval]".\n'
+
+
+@pytest.mark.parametrize("written", ["", '{"model": {"na'], ids=["nothing", "half the header"])
+def test_a_run_killed_before_its_first_line_is_begun_anew(capsys, data, checkpoint, texts, tmp_path, written):
+    readings = tmp_path / "evaluation" / "readings.jsonl"
+    readings.parent.mkdir()
+    readings.write_text(written)
+    assert run(capsys, data, checkpoint, "--output", readings.parent)[0] == 0
+    first, *kept = map(json.loads, readings.read_text(encoding="utf-8").splitlines())
+    assert first["model"]["name"] == "tiny"
+    assert [entry["prediction"] for entry in kept] == texts
+
+
+@pytest.mark.slow
+def test_killed_runs_lose_double_and_change_nothing(capsys, checkpoint, tmp_path):
+    """Killed for real, twice while the first model reads and once while the second does, in the midst of a window."""
+    count, other, output = 200, tmp_path / "other", tmp_path / "killed"
+    for part in tiny_recognizer(seed=1):
+        part.save_pretrained(other)
+    images = [*lines(count - 1), {"bytes": b"no image"}]
+    data = write(tmp_path / "many.parquet", images, [f"line {index}" for index in range(count)])
+    arguments = [str(data), "--model", str(checkpoint), "--against", str(other), "--batch-size", "2", "--output"]
+    command = [sys.executable, "-m", "hf_ocr.cli", "evaluate", *arguments, str(output)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hf_ocr.__file__).parents[1])}
+    first, second = output / "readings.jsonl", output / "readings-against.jsonl"
+    before = {}
+    for file, more in ((first, 10), (first, 80), (second, 40)):
+        enough = count_lines(file) + more
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        limit = time.monotonic() + 300
+        while count_lines(file) < enough:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < limit
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+        assert enough <= count_lines(file) < count, "killed in the middle"
+        before[file] = file.read_bytes()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and done.stderr.count(f"row {count - 1}: ") == 2, done.stderr[-3000:]
+    assert main(["evaluate", *arguments, str(tmp_path / "unbroken")]) == 1
+    for file, content in before.items():
+        assert file.read_bytes().startswith(content[: content.rfind(b"\n") + 1]), "what was read stays as it was"
+    for found, expected in zip(predictions(output), predictions(tmp_path / "unbroken"), strict=True):
+        assert len({line["prediction"] for line in expected}) > count / 2
+        assert found == [line | {"score": pytest.approx(line["score"], abs=1e-4)} for line in expected]
+
+
+def count_lines(file):
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def predictions(output):
+    """Of each model."""
+    content = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    return [model["report"]["predictions"] for model in content["models"]]
