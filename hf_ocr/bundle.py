@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForTextRecognition, AutoProcessor
 
-from hf_ocr.card import render_card
+from hf_ocr.card import render_card, try_usage
 from hf_ocr.record import RunRecord, describe_model, fingerprint
 from hf_ocr.standalone import example_lines
 
@@ -64,7 +65,7 @@ def bundle_checkpoint(
 
     Besides what `save_bundle` writes, with the weights as they are stored, it holds the card (README.md), a demo for
     the browser (app.py, with examples/), an inference endpoint (handler.py) and the packages these need
-    (requirements.txt).
+    (requirements.txt). The lines that the card shows are run, as seen from above the folder, on the first example.
 
     Args:
         source: folder of a recognizer of `MODEL_CLASSES`, or its name on the Hub.
@@ -79,6 +80,7 @@ def bundle_checkpoint(
     Raises:
         ValueError: no recognizer of this package, an alphabet that does not fit it, a folder that is the source, or a
             record of other weights.
+        RuntimeError: the lines that the card shows do not run, or read something else without this package.
     """
     source = Path(source) if Path(source).is_dir() else Path(snapshot_download(os.fspath(source)))
     folder = Path(folder)
@@ -99,7 +101,6 @@ def bundle_checkpoint(
         file.unlink()
     for file in source.glob("*.safetensors*"):  # the index of several files among them
         shutil.copyfile(file, folder / file.name)
-    (folder / "README.md").write_text(str(render_card(found)), encoding="utf-8")
     for picture in found.pictures:
         shutil.copyfile((path or source).parent / Path(picture).name, folder / Path(picture).name)
     for name in SERVING_FILES:
@@ -107,6 +108,9 @@ def bundle_checkpoint(
     (folder / "examples").mkdir(exist_ok=True)
     for index, line in enumerate(example_lines(), 1):
         line.save(folder / "examples" / f"line-{index}.png")
+    place = folder.resolve()
+    found = try_usage(replace(found, load_as=place.name), f"{place.name}/examples/line-1.png", place.parent)
+    (folder / "README.md").write_text(str(render_card(found)), encoding="utf-8")
     return folder
 
 
@@ -139,5 +143,4 @@ def _bare_record(name: str, model: Any, processor: Any, weights: list[Path]) -> 
         weights=tuple(fingerprint(path) for path in weights),
         licence="unknown",
         limits=("How well it reads is not known: measure it on lines of yours before relying on it.",),
-        load_as=name,
     )

@@ -2,18 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_ocr.record import DataFile, Result, RunRecord, Usage
 
-__all__ = ["render_card", "try_usage", "write_card"]
+__all__ = ["card_for_repository", "render_card", "try_usage", "write_card"]
 
 _METRIC_TYPES = {
     "exact": "exact_match",
@@ -37,20 +39,50 @@ def write_card(record_path: str | os.PathLike[str]) -> Path:
 def try_usage(record: RunRecord, image: str, folder: str | os.PathLike[str]) -> RunRecord:
     """Runs the lines of "Use" in a process of their own, in `folder`, and returns the record with what they printed.
 
+    Of a record with `load_as` these are two ways: with this package, and without it, by the code beside the weights.
+
     Args:
         record: of the model; `load_as` is looked up from `folder`.
         image: the image that they read, as seen from `folder`.
         folder: where to run them.
 
     Raises:
-        RuntimeError: they failed; with the last line of what they said.
+        RuntimeError: they failed; with the last line of what they said. Or the two ways printed different texts.
     """
-    code = _usage_code(record.load_as, image)
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise RuntimeError(f"the lines that the card of {record.name} shows do not run in {folder}: {said}")
-    return replace(record, usage=Usage(image, done.stdout.strip()))
+    printed = []
+    with TemporaryDirectory() as modules:  # transformers copies the code beside the weights there
+        environment = os.environ | {"HF_MODULES_CACHE": modules}
+        for code in _usage_codes(record.load_as, image):
+            done = subprocess.run(
+                [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+                raise RuntimeError(f"the lines that the card of {record.name} shows do not run in {folder}: {said}")
+            printed.append(done.stdout.strip())
+    if len(set(printed)) > 1:
+        raise RuntimeError(f"{record.name} reads {' with hf_ocr, without it '.join(printed)}; expected the same text.")
+    return replace(record, usage=Usage(image, printed[0]))
+
+
+def card_for_repository(card: str, repo: str, revision: str | None = None) -> str:
+    """The card of a bundle as its repository shows it: the lines of "Use" take model and image from there.
+
+    Args:
+        card: the text of README.md; all but these lines stays as it is.
+        repo: "user/name".
+        revision: branch to read from; the main one when None.
+    """
+    at = f", revision={json.dumps(revision)}" if revision else ""
+
+    def of_repository(found: re.Match[str]) -> str:
+        return (
+            "from huggingface_hub import hf_hub_download\nfrom transformers import pipeline\n\n"
+            f'line = hf_hub_download("{repo}", "{found["file"]}"{at})\n'
+            f'print(pipeline("image-to-text", model="{repo}"{at}{found["trust"]})(line))'
+        )
+
+    return _READS_FROM_FOLDER.sub(of_repository, card)
 
 
 def render_card(record: RunRecord) -> ModelCard:
@@ -140,17 +172,34 @@ def _size(files: Sequence[DataFile]) -> str:
     return f", {sum(file.size_bytes for file in files) / 1e6:.1f} MB" if files else ""
 
 
-def _usage_code(load_as: str | None, image: str) -> str:
+_READS_FROM_FOLDER = re.compile(
+    r'from transformers import pipeline\n\nprint\(pipeline\("image-to-text", model="(?P<folder>.+)"'
+    r'(?P<trust>(?:, trust_remote_code=True)?)\)\("(?P=folder)/(?P<file>.+)"\)\)'
+)
+"""What `_usage_codes` gives for an image in the folder of the model."""
+
+
+def _usage_codes(load_as: str | None, image: str) -> list[str]:
+    """With this package; and, where the model has a name, without it."""
     model = f", model={json.dumps(load_as)}" if load_as else ""
-    lines = ("import hf_ocr", "from transformers import pipeline", "")
-    return "\n".join((*lines, f'print(pipeline("image-to-text"{model})({json.dumps(image)}))'))
+    ways = [("import hf_ocr\n", model)] + ([("", f"{model}, trust_remote_code=True")] if load_as else [])
+    return [
+        f'{first}from transformers import pipeline\n\nprint(pipeline("image-to-text"{arguments})({json.dumps(image)}))'
+        for first, arguments in ways
+    ]
 
 
 def _use(record: RunRecord) -> str:
     usage = record.usage
-    parts = [f"```python\n{_usage_code(record.load_as, usage.image if usage else 'line.png')}\n```"]
+    with_package, *without = (
+        f"```python\n{code}\n```" for code in _usage_codes(record.load_as, usage.image if usage else "line.png")
+    )
+    parts = [with_package]
+    if usage and without:
+        parts += ["Without the package hf_ocr, by the Python files beside the weights:", *without]
     if usage:
-        parts.append(f"This was run, and printed\n\n~~~~text\n{usage.printed}\n~~~~")
+        how = "Run on these files, both printed" if without else "This was run, and printed"
+        parts.append(f"{how}\n\n~~~~text\n{usage.printed}\n~~~~")
     parts.append(
         "The answer is `[{'generated_text': ...}]`. `return_scores=True` adds the confidence and\n"
         '`return_boxes="char"` or `"word"` the boxes in px of the given image.'

@@ -14,6 +14,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from hf_ocr.card import card_for_repository
+
 CARD = "README.md"
 ATTEMPTS = 3  # of the commit, where the server fails; huggingface_hub itself repeats the other requests
 # What the client raises without an answer: httpx's in huggingface_hub 1, httpx2's in 2.
@@ -38,7 +40,8 @@ def push(
 
     Large files travel ahead, unseen until the commit names them. So when the network dies, the repository is as it was,
     or empty, and the same call completes it: what has arrived, and what has not changed, is not sent again. Files of
-    the repository that the folder lacks stay; hidden files and caches of the folder are left out.
+    the repository that the folder lacks stay; hidden files and caches of the folder are left out. The card that is
+    published reads from the repository where that of the folder reads from the folder.
 
     Args:
         folder: with a card, README.md.
@@ -72,14 +75,18 @@ def push(
 
 
 def _push(api: HfApi, folder: Path, repo: str, private: bool, revision: str | None, pull_request: bool) -> str:
-    paths = list(_files(folder))
+    card, *others = _files(folder)
+    text = card_for_repository(card.read_text(encoding="utf-8"), repo, revision).encode()
     head = _head(api, repo, private, revision, pull_request)
     attempt = 1
     while True:
         try:
             commit = api.create_commit(
                 repo,
-                [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in paths],
+                [
+                    CommitOperationAdd(CARD, text),
+                    *(CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in others),
+                ],
                 commit_message=f"Upload {folder.resolve().name}",
                 revision=revision,
                 create_pr=pull_request,

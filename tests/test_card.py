@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from hf_ocr.card import FEWEST_LINES, render_card, try_usage, write_card
+from hf_ocr.card import FEWEST_LINES, card_for_repository, render_card, try_usage, write_card
 from hf_ocr.evaluation import Prediction, report_on
-from hf_ocr.record import DataFile, DataSource, Result, RunRecord, Speed
+from hf_ocr.record import DataFile, DataSource, Result, RunRecord, Speed, Usage
 from hf_ocr.report import report_to_dict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,6 +164,51 @@ def test_the_lines_of_use_are_run_and_what_they_print_is_shown(record):
     assert '("image-to-text")("tests/samples/receipt-2.png")' in text
     with pytest.raises(RuntimeError, match=r"card of tiny.*no-such-file\.png"):
         try_usage(record, "no-such-file.png", ROOT)
+
+
+def test_in_a_repository_the_lines_of_use_take_model_and_image_from_there(record):
+    name = 'my "model" ü'
+    usage = Usage(f"{name}/examples/line-1.png", "[{'generated_text': 'a'}]")
+    card = str(render_card(replace(record, name=name, load_as=name, usage=usage)))
+    published = card_for_repository(card, "me/lines")
+    used = 'line = hf_hub_download("me/lines", "examples/line-1.png")\nprint(pipeline("image-to-text", model='
+    assert (
+        f"""
+```python
+import hf_ocr
+from huggingface_hub import hf_hub_download
+from transformers import pipeline
+
+{used}"me/lines")(line))
+```
+"""
+        in published
+    )
+    assert (
+        f"""
+```python
+from huggingface_hub import hf_hub_download
+from transformers import pipeline
+
+{used}"me/lines", trust_remote_code=True)(line))
+```
+"""
+        in published
+    )
+    changed = set(published.splitlines()) ^ set(card.splitlines())
+    assert len(changed) == 6, "two lines gone, four new, and all others as they were"
+    assert card_for_repository(published, "me/others") == published
+    branch = card_for_repository(card, "me/lines", "v2")
+    assert branch.count('"examples/line-1.png", revision="v2")') == 2
+    assert branch.count('model="me/lines", revision="v2"') == 2
+
+
+@pytest.mark.parametrize(
+    ("load_as", "image"), [(None, "mine/line.png"), ("mine/best", "mine/line.png"), ("mine", "mine.png")]
+)
+def test_lines_that_do_not_read_from_the_folder_of_the_model_are_left(record, load_as, image):
+    card = str(render_card(replace(record, load_as=load_as, usage=Usage(image, "[]"))))
+    assert card_for_repository(card, "me/lines") == card
 
 
 def test_pictures_are_shown_with_their_caption(record):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from tiny_recognizer import lines, tiny_recognizer
 
 import hf_ocr.push
 from hf_ocr.bundle import bundle_checkpoint, save_bundle
+from hf_ocr.card import card_for_repository, render_card
 from hf_ocr.push import PushError, push
+from hf_ocr.record import RunRecord, Usage
 
 REPO = "me/lines"
 
@@ -123,6 +126,23 @@ def test_a_pull_request_needs_no_right_and_changes_nothing(hub, folder, monkeypa
     assert "/discussions/" in address
     assert hub.repositories[REPO].at("main")["config.json"] == b"{}"
     assert "no such revision" in refused(hub, folder, pull_request=True, revision="v9")
+
+
+def test_the_published_card_reads_from_the_repository_and_that_of_the_folder_stays(hub, folder):
+    usage = Usage("lines/examples/line-1.png", "[{'generated_text': 'a'}]")
+    record = RunRecord(name="lines", description="Lines.", model={"family": "crnn"}, load_as="lines", usage=usage)
+    card = str(render_card(record))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    for options, branch in (({}, "main"), ({"revision": "v2"}, "v2"), ({"pull_request": True}, "refs/pr/3")):
+        (folder / "config.json").write_text(json.dumps(branch))
+        push(folder, REPO, endpoint=hub.url, **options)
+        shown = hub.repositories[REPO].at(branch)["README.md"].decode()
+        assert shown == card_for_repository(card, REPO, options.get("revision")) != card
+    push(folder, REPO, endpoint=hub.url)
+    commits = len(hub.repositories[REPO].commits)
+    push(folder, REPO, endpoint=hub.url)
+    assert len(hub.repositories[REPO].commits) == commits, "the card has not changed, and is not sent again"
+    assert (folder / "README.md").read_text(encoding="utf-8") == card
 
 
 def test_no_token(hub, folder, monkeypatch):
@@ -336,6 +356,10 @@ def test_what_was_published_reads_with_and_without_the_package_and_offline(run, 
             path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
         }
         found = [json.loads(run(hub, "-c", READ, way, REPO, *images).stdout) for way in ("with", "without")]
+        use(run, hub, repository.at("main"), REPO)
+        # Nothing is on the main branch of this one.
+        run(hub, "scripts/push_to_hub.py", folder, "me/versions", "--revision", "v2")
+        use(run, hub, hub.repositories["me/versions"].at("v2"), "me/versions")
         assert run(hub, "-c", DENIED, REPO, READER).stdout == "denied\ndenied\n"
     for way in ("with", "without"):
         found.append(json.loads(run(hub, "-c", READ, way, REPO, *images, HF_HUB_OFFLINE="1").stdout))
@@ -343,6 +367,16 @@ def test_what_was_published_reads_with_and_without_the_package_and_offline(run, 
     assert all(result == found[0] for result in found)
     assert all(found[0]["pipeline"] + found[0]["recognize"])
     assert all(m.startswith("hf_ocr." if i % 2 == 0 else "transformers_modules.") for i, m in enumerate(modules))
+
+
+def use(run, hub, files, repo):
+    """The lines that the card shows print what it says."""
+    card = files["README.md"].decode()
+    with_package, without = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    (printed,) = re.findall(r"~~~~text\n(.*generated_text.*\n)~~~~", card)
+    for code in (with_package, f"import sys; sys.modules['hf_ocr'] = None\n{without}"):
+        assert f'model="{repo}"' in code
+        assert run(hub, "-c", code).stdout == printed
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         folder = bundle_checkpoint(options.model, options.folder, options.record)
         texts = check_standalone(folder)
-    except (ValueError, CheckpointError) as error:
+    except (ValueError, RuntimeError, CheckpointError) as error:
         raise CommandError(one_line(error)) from error
     except OSError as error:  # of the Hub, which names no model, or of a disk
         raise CommandError(f"{options.model}: cannot be bundled. {one_line(error)}") from error
