@@ -109,7 +109,8 @@ def bundle_checkpoint(
     for index, line in enumerate(example_lines(), 1):
         line.save(folder / "examples" / f"line-{index}.png")
     place = folder.resolve()
-    found = try_usage(replace(found, load_as=place.name), f"{place.name}/examples/line-1.png", place.parent)
+    found = replace(found, load_as=place.name)
+    found = try_usage(found, f"{place.name}/examples/line-1.png", place.parent, standalone=True)
     (folder / "README.md").write_text(str(render_card(found)), encoding="utf-8")
     return folder
 

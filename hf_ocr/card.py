@@ -36,23 +36,23 @@ def write_card(record_path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def try_usage(record: RunRecord, image: str, folder: str | os.PathLike[str]) -> RunRecord:
+def try_usage(record: RunRecord, image: str, folder: str | os.PathLike[str], standalone: bool = False) -> RunRecord:
     """Runs the lines of "Use" in a process of their own, in `folder`, and returns the record with what they printed.
-
-    Of a record with `load_as` these are two ways: with this package, and without it, by the code beside the weights.
 
     Args:
         record: of the model; `load_as` is looked up from `folder`.
         image: the image that they read, as seen from `folder`.
         folder: where to run them.
+        standalone: also run, and show, those that do without this package: for a bundle, with its code beside it.
 
     Raises:
-        RuntimeError: they failed; with the last line of what they said. Or the two ways printed different texts.
+        RuntimeError: they failed; with the last line of what they said. Or they printed something else without this
+            package.
     """
     printed = []
     with TemporaryDirectory() as modules:  # transformers copies the code beside the weights there
         environment = os.environ | {"HF_MODULES_CACHE": modules}
-        for code in _usage_codes(record.load_as, image):
+        for code in _usage_codes(record.load_as, image, standalone):
             done = subprocess.run(
                 [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
             )
@@ -62,7 +62,7 @@ def try_usage(record: RunRecord, image: str, folder: str | os.PathLike[str]) -> 
             printed.append(done.stdout.strip())
     if len(set(printed)) > 1:
         raise RuntimeError(f"{record.name} reads {' with hf_ocr, without it '.join(printed)}; expected the same text.")
-    return replace(record, usage=Usage(image, printed[0]))
+    return replace(record, usage=Usage(image, printed[0], standalone))
 
 
 def card_for_repository(card: str, repo: str, revision: str | None = None) -> str:
@@ -179,10 +179,10 @@ _READS_FROM_FOLDER = re.compile(
 """What `_usage_codes` gives for an image in the folder of the model."""
 
 
-def _usage_codes(load_as: str | None, image: str) -> list[str]:
-    """With this package; and, where the model has a name, without it."""
+def _usage_codes(load_as: str | None, image: str, standalone: bool) -> list[str]:
+    """With this package; and, if `standalone`, without it."""
     model = f", model={json.dumps(load_as)}" if load_as else ""
-    ways = [("import hf_ocr\n", model)] + ([("", f"{model}, trust_remote_code=True")] if load_as else [])
+    ways = [("import hf_ocr\n", model)] + ([("", f"{model}, trust_remote_code=True")] if standalone else [])
     return [
         f'{first}from transformers import pipeline\n\nprint(pipeline("image-to-text"{arguments})({json.dumps(image)}))'
         for first, arguments in ways
@@ -190,14 +190,13 @@ def _usage_codes(load_as: str | None, image: str) -> list[str]:
 
 
 def _use(record: RunRecord) -> str:
-    usage = record.usage
-    with_package, *without = (
-        f"```python\n{code}\n```" for code in _usage_codes(record.load_as, usage.image if usage else "line.png")
-    )
+    usage = record.usage or Usage("line.png", "")
+    codes = _usage_codes(record.load_as, usage.image, usage.standalone)
+    with_package, *without = (f"```python\n{code}\n```" for code in codes)
     parts = [with_package]
-    if usage and without:
+    if without:
         parts += ["Without the package hf_ocr, by the Python files beside the weights:", *without]
-    if usage:
+    if record.usage:
         how = "Run on these files, both printed" if without else "This was run, and printed"
         parts.append(f"{how}\n\n~~~~text\n{usage.printed}\n~~~~")
     parts.append(

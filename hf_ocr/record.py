@@ -79,10 +79,14 @@ class Speed:
 
 @dataclass(frozen=True)
 class Usage:
-    """The lines of "Use" as they were run: the image they read, named as in the code, and what they printed."""
+    """The lines of "Use" as they were run: the image they read, named as in the code, and what they printed.
+
+    `standalone`: also run without this package, by the code beside the weights, and printed the same.
+    """
 
     image: str
     printed: str
+    standalone: bool = False
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def test_the_lines_of_use_are_run_and_what_they_print_is_shown(record):
 
 def test_in_a_repository_the_lines_of_use_take_model_and_image_from_there(record):
     name = 'my "model" ü'
-    usage = Usage(f"{name}/examples/line-1.png", "[{'generated_text': 'a'}]")
+    usage = Usage(f"{name}/examples/line-1.png", "[{'generated_text': 'a'}]", standalone=True)
     card = str(render_card(replace(record, name=name, load_as=name, usage=usage)))
     published = card_for_repository(card, "me/lines")
     used = 'line = hf_hub_download("me/lines", "examples/line-1.png")\nprint(pipeline("image-to-text", model='
@@ -207,7 +207,7 @@ from transformers import pipeline
     ("load_as", "image"), [(None, "mine/line.png"), ("mine/best", "mine/line.png"), ("mine", "mine.png")]
 )
 def test_lines_that_do_not_read_from_the_folder_of_the_model_are_left(record, load_as, image):
-    card = str(render_card(replace(record, load_as=load_as, usage=Usage(image, "[]"))))
+    card = str(render_card(replace(record, load_as=load_as, usage=Usage(image, "[]", load_as is not None))))
     assert card_for_repository(card, "me/lines") == card
 
 

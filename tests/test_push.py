@@ -129,7 +129,7 @@ def test_a_pull_request_needs_no_right_and_changes_nothing(hub, folder, monkeypa
 
 
 def test_the_published_card_reads_from_the_repository_and_that_of_the_folder_stays(hub, folder):
-    usage = Usage("lines/examples/line-1.png", "[{'generated_text': 'a'}]")
+    usage = Usage("lines/examples/line-1.png", "[{'generated_text': 'a'}]", standalone=True)
     record = RunRecord(name="lines", description="Lines.", model={"family": "crnn"}, load_as="lines", usage=usage)
     card = str(render_card(record))
     (folder / "README.md").write_text(card, encoding="utf-8")
