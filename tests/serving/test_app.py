@@ -9,6 +9,7 @@ from transformers import pipeline
 from hf_ocr.bundle import bundle_checkpoint, save_bundle
 
 gradio = pytest.importorskip("gradio")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
