@@ -18,7 +18,7 @@ from hf_ocr.models.modeling_vision_text import VisionTextForTextRecognition, Vis
 from hf_ocr.models.pipeline_text_recognition import TextRecognitionPipeline
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
-from hf_ocr.registration import register
+from hf_ocr.registration import checkpoint, register
 from hf_ocr.text import LATIN_ALPHABET
 
 __version__ = "0.1.0"
@@ -45,6 +45,7 @@ __all__ = [
     "VisionTextConfig",
     "VisionTextForTextRecognition",
     "VisionTextModel",
+    "checkpoint",
     "load_image",
     "register",
 ]

@@ -84,6 +84,26 @@ def default_checkpoint() -> Path:
     return Path(str(resources.files("hf_ocr") / "checkpoints" / DEFAULT_CHECKPOINT))
 
 
+def shipped_checkpoints() -> list[Path]:
+    """The folders of the checkpoints inside the package."""
+    return sorted(config.parent for config in default_checkpoint().parent.glob("*/config.json"))
+
+
+def checkpoint(name: str) -> str:
+    """The folder of a checkpoint inside the package, as `model=` takes it.
+
+    Args:
+        name: as "attention-ocr-small-latin".
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    folders = {folder.name: str(folder) for folder in shipped_checkpoints()}
+    if name not in folders:
+        raise ValueError(f"no checkpoint {name!r} is in the package, expected one of {', '.join(folders)}.")
+    return folders[name]
+
+
 def _base_class(model_class: Any) -> Any:
     """The bare model of a family: the class its head builds on, from the same module."""
     name = model_class.__name__.removesuffix("ForTextRecognition") + "Model"

@@ -7,7 +7,7 @@ With `--model_type attention_ocr --init_from CRNN` another family learns from th
 encoder of a CRNN; `vision_text` begins with its convolutions.
 
 Hours, hardware, versions and results of the run behind the shipped weights: model_cards/crnn-small-latin.json, written
-by scripts/publish_crnn_latin.py. The lines it was measured on are never read here.
+by scripts/publish_latin.py. The lines it was measured on are never read here.
 
 A stopped run goes on from its last checkpoint when the same command is given again. Fonts are those found under
 /usr/share/fonts and words those under /usr/share/dict; on Debian and Ubuntu these packages make a good mixture (about

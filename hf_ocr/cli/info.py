@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_ocr.cli.loading import add_model_argument, load_reader, reading_dtype
 from hf_ocr.record import hardware, versions
-from hf_ocr.registration import default_checkpoint
+from hf_ocr.registration import default_checkpoint, shipped_checkpoints
 
 EPILOG = """\
 examples:
@@ -48,11 +48,6 @@ def run(options: argparse.Namespace) -> int:
     )
     print(f"device       {reader.device}, in {str(reading_dtype(reader)).removeprefix('torch.')}")
     return 0
-
-
-def shipped_checkpoints() -> list[Path]:
-    """The folders of the checkpoints inside the package."""
-    return sorted(config.parent for config in default_checkpoint().parent.glob("*/config.json"))
 
 
 def _size(folder: Path) -> float:

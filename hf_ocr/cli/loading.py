@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import pipeline
 from transformers.utils import logging
 
-from hf_ocr.registration import default_checkpoint
+from hf_ocr.registration import default_checkpoint, shipped_checkpoints
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -24,7 +24,8 @@ def add_model_argument(parser: Any) -> None:
     parser.add_argument(
         "--model",
         metavar="M",
-        help="folder of a checkpoint, or its name on the Hub; by default the one that ships with the package",
+        help="folder of a checkpoint, or its name on the Hub or among those of the package (hf-ocr info); by default "
+        "the package's first choice",
     )
 
 
@@ -45,6 +46,8 @@ def load_reader(model: str | None, device: int | None = None) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     name = str(default_checkpoint()) if model is None else model
+    if not Path(name).exists():
+        name = next((str(folder) for folder in shipped_checkpoints() if folder.name == name), name)
     if Path(name).is_dir() or model is None:
         check_folder(Path(name))
     elif Path(name).exists():

@@ -9,7 +9,7 @@ from tiny_recognizer import lines, tiny_recognizer
 from tiny_stock_models import tiny_trocr
 
 import hf_ocr  # noqa: F401  registers the pipeline
-from hf_ocr.cli import info, main
+from hf_ocr.cli import main
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 
 
@@ -130,9 +130,14 @@ def test_info_names_versions_machine_and_model(capsys, checkpoint):
 
 def test_info_lists_shipped_checkpoints(capsys, whole, tmp_path, monkeypatch):
     shutil.copytree(whole, tmp_path / "shipped")
-    monkeypatch.setattr(info, "default_checkpoint", lambda: tmp_path / "shipped")
-    monkeypatch.setattr("hf_ocr.cli.loading.default_checkpoint", lambda: tmp_path / "shipped")
+    for module in ("registration", "cli.info", "cli.loading"):
+        monkeypatch.setattr(f"hf_ocr.{module}.default_checkpoint", lambda: tmp_path / "shipped")
     assert main(["info"]) == 0
     out = capsys.readouterr().out
     assert "checkpoint   shipped: 0." in out and "an alphabet of 21 characters" in out
     assert "reads with   shipped" in out
+
+
+def test_the_name_of_a_shipped_checkpoint_is_enough(capsys):
+    assert main(["info", "--model", "crnn-small-latin"]) == 0
+    assert "reads with   crnn-small-latin" in capsys.readouterr().out

@@ -1,9 +1,10 @@
-"""Measures the shipped weights on the test files, puts new ones in their place, and writes record and card.
+"""Measures a shipped checkpoint on the test files, puts new weights in its place, and writes its record and card.
 
-    python scripts/publish_crnn_latin.py --data DATA                                   measures the package's weights
-    python scripts/publish_crnn_latin.py --data DATA --run runs/fourth --with_before   puts others in their place first
+    python scripts/publish_latin.py --data DATA                                     measures crnn-small-latin
+    python scripts/publish_latin.py --data DATA --run runs/fourth --with_before     puts others in its place first
+    python scripts/publish_latin.py --data DATA --checkpoint attention-ocr-small-latin --run runs/attention
 
-New runs went on from the weights in the package, whose record is in model_cards: theirs is added to it. The weights of
+Where the package has a checkpoint of this name, new runs went on from it: they are added to its record. The weights of
 several runs, and with --with_before those of the package too, are averaged (Wortsman et al., arXiv:2203.05482).
 
 Training and its validation never read the test files. The synthetic sets are rendered by seed: "unseen" from font
@@ -15,12 +16,13 @@ import json
 import shutil
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
 from PIL import ImageFont
 from tqdm.auto import tqdm
+from transformers import AutoModelForTextRecognition
 
 from hf_ocr.bundle import save_bundle
 from hf_ocr.card import try_usage, write_card
@@ -28,10 +30,9 @@ from hf_ocr.data.fonts import find_fonts, load_words, split_families
 from hf_ocr.data.lines import read_lines
 from hf_ocr.data.synthetic_lines import SyntheticLines
 from hf_ocr.evaluation import Report, evaluate
-from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.record import DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
-from hf_ocr.registration import default_checkpoint
+from hf_ocr.registration import DEFAULT_CHECKPOINT, default_checkpoint
 from hf_ocr.report import contact_sheet, report_to_dict, report_to_table, worst_lines
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,15 +55,66 @@ LIMITS = (
     "Handwriting and blackletter were not in its training data.",
     "Words turned by more than about 30 degrees, curved text and letters below about 8 px are read badly.",
     "Scene words are read less well than by networks several times its size (see the results).",
-    "Its runs were stopped and resumed, and on the way schedules were shortened and the augmentation was changed: the "
-    "commands give a like model, not an equal one.",
 )
+LIKE_NOT_EQUAL = (
+    "Its runs were stopped and resumed, and on the way schedules were shortened and the augmentation was changed: the "
+    "commands give a like model, not an equal one."
+)
+TRAIN = "python scripts/train_crnn_latin.py --data DATA --output_dir runs/"
+
+
+class Checkpoint(NamedTuple):
+    """What the measuring does not find out of a checkpoint. `load_as` is None for the one that reads by default."""
+
+    description: str
+    limits: tuple[str, ...]
+    commands: tuple[str, ...]
+    load_as: str | None
+
+
+CHECKPOINTS = {
+    "crnn-small-latin": Checkpoint(
+        "A convolutional recurrent network with a CTC head that reads lines and words of printed Latin text: receipts, "
+        "documents, screens, signs. Small enough for any CPU.",
+        (*LIMITS, LIKE_NOT_EQUAL),
+        (
+            f"{TRAIN}first",
+            f"{TRAIN}second --init_from runs/first/final --max_steps 13000 --learning_rate 1e-3",
+            f"{TRAIN}third --init_from runs/second/final --max_steps 5500 --learning_rate 1e-3",
+            "python scripts/publish_latin.py --data DATA --run runs/second runs/third",
+            f"{TRAIN}fourth --init_from hf_ocr/checkpoints/crnn-small-latin --max_steps 3000 --late_from 0.8 "
+            "--learning_rate 1e-3 --seed 4",
+            "python scripts/publish_latin.py --data DATA --run runs/fourth --with_before",
+        ),
+        None,
+    ),
+    "attention-ocr-small-latin": Checkpoint(
+        "The encoder of crnn-small-latin with a decoder that looks at one character after the other and writes it, read"
+        " together with the CTC head: for lines and words of printed Latin text.",
+        (
+            *LIMITS,
+            "It writes one character after the other, and reads several times slower than crnn-small-latin.",
+            "Run 1 had a mix of lines of its own (see its settings), which the first command does not give.",
+        ),
+        (
+            f"{TRAIN}attention-1 --model_type attention_ocr --init_from hf_ocr/checkpoints/crnn-small-latin "
+            "--max_steps 1913 --learning_rate 1e-3 --seed 7",
+            f"{TRAIN}attention-2 --model_type attention_ocr --init_from runs/attention-1/final --max_steps 4000 "
+            "--learning_rate 7e-4 --seed 11",
+            "python scripts/publish_latin.py --data DATA --checkpoint attention-ocr-small-latin "
+            "--went_on_from runs/attention-1 --run runs/attention-2",
+        ),
+        "hf_ocr/checkpoints/attention-ocr-small-latin",
+    ),
+}
 
 
 def install(sources: list[Path], folder: Path) -> None:
     """The mean of the weights as float16, without the code that `save_pretrained` puts beside them."""
-    states = [CrnnForTextRecognition.from_pretrained(source, dtype=torch.float32).state_dict() for source in sources]
-    model = CrnnForTextRecognition.from_pretrained(sources[-1], dtype=torch.float32)
+    states = [
+        AutoModelForTextRecognition.from_pretrained(source, dtype=torch.float32).state_dict() for source in sources
+    ]
+    model = AutoModelForTextRecognition.from_pretrained(sources[-1], dtype=torch.float32)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(torch.stack([state[name] for state in states]).mean(0))
@@ -87,15 +139,22 @@ def _without_code(content: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="output_dir of scripts/train_crnn_latin.py")
+    parser.add_argument("--checkpoint", choices=CHECKPOINTS, default=DEFAULT_CHECKPOINT)
+    parser.add_argument("--went_on_from", type=Path, nargs="+", default=[], help="runs before these, for the record")
     parser.add_argument("--data", type=Path, required=True, help="folder with sroie_lines, iiit5k, icdar2015_words")
     parser.add_argument("--with_before", action="store_true", help="average with the weights that the package has now")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst lines of each set")
     arguments = parser.parse_args()
-    folder = default_checkpoint()
-    earlier = RunRecord.load(ROOT / "model_cards" / f"{folder.name}.json")
+    folder, known = default_checkpoint().parent / arguments.checkpoint, CHECKPOINTS[arguments.checkpoint]
+    cards = ROOT / "model_cards"
+    earlier = None
+    if folder.exists():
+        earlier = RunRecord.load(cards / f"{folder.name}.json")
+    elif not arguments.run:
+        parser.error(f"the package has no {folder.name}: expected the --run whose weights are to be it.")
     if arguments.run:
         install([run / "final" for run in arguments.run] + [folder] * arguments.with_before, folder)
-    model = CrnnForTextRecognition.from_pretrained(folder)
+    model = AutoModelForTextRecognition.from_pretrained(folder)
     processor = TextRecognitionProcessor.from_pretrained(folder)
     reader = model.reading_copy(torch.float32)
 
@@ -119,37 +178,36 @@ def main() -> None:
         rows = [row for row in (lines[index] for index in range(1010)) if row["text"]][:1000]
         measure("synthetic documents", split, "synthetic lines in document style", rows)
 
-    cards = ROOT / "model_cards"
-    cards.mkdir(exist_ok=True)
     samples = read_lines(ROOT / "tests" / "samples")
     picture = cards / f"{folder.name}.png"
     sheet = contact_sheet(evaluate(reader, processor, samples).predictions, samples, font=font)
     sheet.save(picture, optimize=True)
 
-    logs = [(run / "log.jsonl").read_text(encoding="utf-8").splitlines() for run in arguments.run]
-    ends = [json.loads(lines[-1]) for lines in logs]
-    settings = dict(earlier.settings)
-    done = max(int(name.split(":")[0].removeprefix("run ")) for name in settings)
+    runs = [*arguments.went_on_from, *arguments.run]
+    ends = [json.loads((run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]) for run in runs]
+    settings = dict(earlier.settings) if earlier else {}
+    done = max((int(name.split(":")[0].removeprefix("run ")) for name in settings), default=0)
     machine = hardware()
-    if not arguments.run:
+    if earlier and not runs:
         machine = earlier.hardware
-    elif machine["cpu"] not in earlier.hardware["cpu"]:
+    elif earlier and machine["cpu"] not in earlier.hardware["cpu"]:
         machine["cpu"] = f"{earlier.hardware['cpu']} (runs 1 to {done}), {machine['cpu']}"
-    for number, run in enumerate(arguments.run, done + 1):
+    for number, run in enumerate(runs, done + 1):
         own = json.loads((run / "settings.json").read_text(encoding="utf-8"))
         settings |= {f"run {number}: {name}": value for name, value in own.items()}
+
+    def total(before: float | None, name: str) -> float:
+        return (before or 0) + sum(end[name] for end in ends)
+
     record = RunRecord(
         name=folder.name,
-        description=(
-            "A convolutional recurrent network with a CTC head that reads lines and words of printed Latin text: "
-            "receipts, documents, screens, signs. Small enough for any CPU."
-        ),
+        description=known.description,
         model=describe_model(model, processor),
         settings=settings,
-        created=date.today().isoformat(),
-        hours=round(earlier.hours + sum(end["seconds"] for end in ends) / 3600, 2),
-        steps=earlier.steps + sum(end["step"] for end in ends),
-        lines_seen=earlier.lines_seen + sum(end["lines"] for end in ends),
+        created=date.today().isoformat() if runs or earlier is None else earlier.created,
+        hours=round(total(earlier and 3600 * earlier.hours, "seconds") / 3600, 2),
+        steps=total(earlier and earlier.steps, "step"),
+        lines_seen=total(earlier and earlier.lines_seen, "lines"),
         hardware=machine,
         versions=versions(),
         training_data=(
@@ -167,21 +225,13 @@ def main() -> None:
             ),
         ),
         results=tuple(results),
-        speed=() if arguments.run else earlier.speed,
+        speed=earlier.speed if earlier and not runs else (),
         weights=(fingerprint(folder / "model.safetensors"),),
         languages=("en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv"),
-        limits=LIMITS,
-        command="python scripts/train_crnn_latin.py --data DATA --output_dir runs/first\n"
-        "python scripts/train_crnn_latin.py --data DATA --output_dir runs/second --init_from runs/first/final "
-        "--max_steps 13000 --learning_rate 1e-3\n"
-        "python scripts/train_crnn_latin.py --data DATA --output_dir runs/third --init_from runs/second/final "
-        "--max_steps 5500 --learning_rate 1e-3\n"
-        "python scripts/publish_crnn_latin.py --data DATA --run runs/second runs/third\n"
-        "python scripts/train_crnn_latin.py --data DATA --output_dir runs/fourth "
-        "--init_from hf_ocr/checkpoints/crnn-small-latin --max_steps 3000 --late_from 0.8 --learning_rate 1e-3 "
-        "--seed 4\n"
-        "python scripts/publish_crnn_latin.py --data DATA --run runs/fourth --with_before",
-        evaluation_command="python scripts/publish_crnn_latin.py --data DATA",
+        limits=known.limits,
+        command="\n".join(known.commands),
+        evaluation_command=f"python scripts/publish_latin.py --data DATA --checkpoint {folder.name}",
+        load_as=known.load_as,
         pictures={picture.name: "sample lines and what was read"},
     )
     write_card(try_usage(record, "tests/samples/receipt-2.png", ROOT).save(cards))
