@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset, Image
+from datasets import Dataset, Image, concatenate_datasets
 from transformers import HfArgumentParser
 
 import hf_ocr  # noqa: F401  (registers the models)
@@ -38,7 +38,7 @@ from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.data.inspection import inspect_lines
 from hf_ocr.data.lines import read_lines
-from hf_ocr.distillation import Teacher
+from hf_ocr.distillation import Teacher, read_with_teacher
 from hf_ocr.encoder_decoder import decoder_positions, load_recognizer
 from hf_ocr.evaluation import Report
 from hf_ocr.learning_rate import draw_sweep, sweep_learning_rates
@@ -69,6 +69,13 @@ class ModelArguments:
             "choices": ["fail", "union", "new"],
         },
     )
+    teacher_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "another recognizer, of any family or of transformers, which reads the training lines that have no "
+            "text; with distillation_weight its logits are learnt too, on all lines"
+        },
+    )
     lora_rank: int = field(
         default=0, metadata={"help": "of LoRA, for an encoder-decoder of transformers (extra `lora`); 0: none"}
     )
@@ -89,6 +96,9 @@ class DataArguments:
     )
     image_column_name: str = "image"
     text_column_name: str = "text"
+    teacher_min_score: float = field(
+        default=0.95, metadata={"help": "least probability a character for what teacher_model reads to be learnt"}
+    )
     augmentation: str = field(default="line", metadata={"help": "of images", "choices": ["none", "line", "word"]})
     replay_file: list[str] | None = field(
         default=None, metadata={"help": "lines like those the model has learnt from, against forgetting"}
@@ -119,7 +129,11 @@ class TrainingArguments:
     average_decay: float = field(default=0.99, metadata={"help": "of the moving average of the weights"})
     freeze_steps: int = field(default=0, metadata={"help": "first steps in which only the head learns"})
     distillation_weight: float = field(
-        default=0.0, metadata={"help": "against forgetting: of what the untuned model says of the same lines; try 1"}
+        default=0.0,
+        metadata={
+            "help": "of the logits of teacher_model, or, against forgetting, of the untuned model, on the same images; "
+            "try 1"
+        },
     )
     mixed_precision: str = field(default="no", metadata={"choices": ["no", "bf16", "fp16"]})
     gradient_checkpointing: bool = field(
@@ -150,10 +164,15 @@ def main() -> None:
     say(f"{state.num_processes} process{'es' if state.num_processes > 1 else ''} on {state.device}")
     output = Path(training.output_dir)
 
-    def lines(source: list[str] | None) -> Dataset | None:
-        return source and read_lines(source, data.image_column_name, data.text_column_name)
+    def lines(source: list[str] | None, unlabelled: bool = False) -> Dataset | None:
+        names = data.image_column_name, data.text_column_name
+        return source and read_lines(source, *names, unlabelled=unlabelled)
 
-    training_lines, validation, test = lines(data.train_file), lines(data.validation_file), lines(data.test_file)
+    teacher_model = model_arguments.teacher_model
+    given = lines(data.train_file, unlabelled=teacher_model is not None)
+    training_lines = given.filter(lambda text: text is not None, input_columns="text")
+    unlabelled = given.filter(lambda text: text is None, input_columns="text")
+    validation, test = lines(data.validation_file), lines(data.test_file)
     replay, old_test = lines(data.replay_file), lines(data.old_test_file)
     if validation is None:
         parts = training_lines.train_test_split(data.validation_split, seed=training.seed)
@@ -161,6 +180,20 @@ def main() -> None:
 
     torch.manual_seed(training.seed)
     model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
+    num_labelled = len(training_lines)
+    if teacher_model is not None and len(unlabelled):
+        grown = [] if model_arguments.alphabet == "fail" else training_lines["text"]
+        alphabet = set(processor.tokenizer.alphabet).union(*grown)
+        read = read_with_teacher(unlabelled, teacher_model, alphabet, data.teacher_min_score)
+        say(f"{len(unlabelled):,} training lines without text, of which the teacher is sure of {len(read):,}")
+        training_lines = concatenate_datasets([training_lines, read])
+    elif teacher_model is not None and not training.distillation_weight:
+        raise SystemExit(
+            f"--teacher_model {teacher_model} has nothing to teach: all training lines have a text. Add lines without, "
+            "or let its logits be learnt with --distillation_weight 1."
+        )
+    elif len(unlabelled):
+        say(f"{len(unlabelled):,} training lines have no text and are left out: a --teacher_model would read them")
     if state.is_main_process:
         look_at(
             {"train": training_lines, "validation": validation, "test": test},
@@ -169,7 +202,6 @@ def main() -> None:
             model_arguments.alphabet,
         )
     state.wait_for_everyone()
-    old_tokenizer = processor.tokenizer
     if model_arguments.alphabet != "fail":
         texts = [text for rows in (training_lines, validation, replay) if rows is not None for text in rows["text"]]
         processor.tokenizer = resize_alphabet(model, processor.tokenizer, texts, model_arguments.alphabet)
@@ -211,8 +243,7 @@ def main() -> None:
 
     teacher = None
     if training.distillation_weight > 0:
-        untuned, _ = load_recognizer(model_arguments.model_name_or_path)
-        teacher = Teacher(untuned, old_tokenizer, processor.tokenizer)
+        teacher = Teacher(*load_recognizer(teacher_model or model_arguments.model_name_or_path), processor)
     train(model, processor, chunks, TrainingConfig(max_steps=steps, **settings), validate, teacher)
 
     best = load_recognizer(output / "best")[0].to(state.device)
@@ -226,7 +257,8 @@ def main() -> None:
         draw_curves(output / "log.jsonl", output / CURVES)
         validation[0]["image"].convert("RGB").save(output / SAMPLE)  # for the lines of code on the card
         files = {"validation": data.validation_file, "old": data.old_test_file, "test": data.test_file}
-        write_record(output, best, processor, reports, files, len(training_lines), model_arguments, data, training)
+        counts = num_labelled, len(training_lines) - num_labelled
+        write_record(output, best, processor, reports, files, counts, model_arguments, data, training)
 
 
 def look_at(splits: dict[str, Dataset | None], model: Any, processor: Any, alphabet: str) -> None:
@@ -247,32 +279,35 @@ def write_record(
     processor: Any,
     reports: dict[str, Report],
     files: dict[str, list[str] | None],
-    num_lines: int,
+    num_lines: tuple[int, int],
     model_arguments: ModelArguments,
     data: DataArguments,
     training: TrainingArguments,
 ) -> None:
     """OUTPUT_DIR/NAME.json, and the card rendered from it, also as README.md of the best model."""
-    model_name = model_arguments.model_name_or_path
-    if Path(model_name).is_dir():
-        model_name = Path(model_name).name  # where it lies here is of no use elsewhere
+    models = {name: getattr(model_arguments, name) for name in ("model_name_or_path", "teacher_model")}
+    for name, model_name in models.items():
+        if model_name is not None and Path(model_name).is_dir():
+            models[name] = Path(model_name).name  # where it lies here is of no use elsewhere
+    sources = (
+        DataSource(
+            "training lines", num_lines=num_lines[0], files=tuple(fingerprint(source) for source in data.train_file)
+        ),
+        DataSource("lines without text", num_lines=num_lines[1], origin=f"read by {models['teacher_model']}"),
+    )
     log = [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     record = RunRecord(
         name=output.resolve().name,
-        description=f"{model_name}, fine-tuned.",
+        description=f"{models['model_name_or_path']}, fine-tuned.",
         model=describe_model(model, processor),
-        settings={**asdict(model_arguments), **asdict(data), **asdict(training), "model_name_or_path": model_name},
+        settings={**asdict(model_arguments), **asdict(data), **asdict(training), **models},
         created=date.today().isoformat(),
         hours=round(log[-1]["seconds"] / 3600, 2),
         steps=log[-1]["step"],
         lines_seen=log[-1]["lines"],
         hardware=hardware(),
         versions=versions(),
-        training_data=(
-            DataSource(
-                "training lines", num_lines=num_lines, files=tuple(fingerprint(source) for source in data.train_file)
-            ),
-        ),
+        training_data=sources[: 2 if num_lines[1] else 1],
         results=tuple(
             Result(name, name, report_to_dict(report), files=tuple(fingerprint(source) for source in files[name] or ()))
             for name, report in reports.items()

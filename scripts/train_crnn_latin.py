@@ -4,7 +4,8 @@
         python scripts/train_crnn_latin.py --data DATA --output_dir runs/crnn-small-latin
 
 With `--model_type attention_ocr --init_from CRNN` another family learns from the same lines and begins with the
-encoder of a CRNN; `vision_text` begins with its convolutions.
+encoder of a CRNN; `vision_text` begins with its convolutions. With `--teacher CHECKPOINT` any family learns from any
+other: it tells the case of lines that are annotated in capitals, and its logits are learnt beside the labels.
 
 Hours, hardware, versions and results of the run behind the shipped weights: model_cards/crnn-small-latin.json, written
 by scripts/publish_latin.py. The lines it was measured on are never read here.
@@ -39,6 +40,8 @@ from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import ChunkSequence, LineChunks, Source
 from hf_ocr.data.fonts import find_fonts, load_words, split_families
 from hf_ocr.data.synthetic_lines import SyntheticLines
+from hf_ocr.distillation import Teacher
+from hf_ocr.encoder_decoder import load_recognizer
 from hf_ocr.evaluation import Report
 from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
@@ -114,13 +117,12 @@ def in_case_of(reading: str, label: str) -> str:
     return "".join(cased)
 
 
-def with_case(rows: Dataset, model: Any, processor: TextRecognitionProcessor) -> Dataset:
-    """Rows annotated in capitals, in the case in which `model` reads them; those it reads otherwise are left out.
+def with_case(rows: Dataset, reader: Any, processor: TextRecognitionProcessor) -> Dataset:
+    """Rows annotated in capitals, in the case in which `reader` reads them; those it reads otherwise are left out.
 
     As they are they would teach capitals for small print. Where less than 60 % of a line agrees, either the label is
     wrong or the reading says nothing about the case.
     """
-    reader = model.reading_copy(torch.bfloat16)
     images, labels = rows["image"][:], rows["text"][:]
     read = [reading.text for reading in read_images(reader, processor, images, 64)]
     agree = [Levenshtein.normalized_similarity(r.lower(), t.lower()) >= 0.6 for r, t in zip(read, labels, strict=True)]
@@ -153,19 +155,21 @@ def new_model(model_type: str, image_height: int, reader: Any) -> Any:
 def training_chunks(
     data: Path,
     processor: TextRecognitionProcessor,
-    reader: Any,
+    fresh: bool,
+    case_reader: tuple[Any, TextRecognitionProcessor] | None,
     switch: int,
     seed: int,
 ) -> ChunkSequence:
-    """From fresh weights EARLY, then LATE from step `switch` on; to go on from a reader, WORDS in place of EARLY.
+    """From fresh weights EARLY, then LATE from step `switch` on; to go on from others, WORDS in place of EARLY.
 
-    The reader tells the case of the lines annotated in capitals; without one they are left out.
+    The case reader, a model and its processor, tells the case of the lines annotated in capitals; without one they are
+    left out.
     """
     real = real_lines(data, held_back=False)
     receipts, words = [real["sroie_cased"]], [real["iiit5k"], real["icdar2015_words"]]
-    if reader is not None:
-        receipts.append(with_case(real["sroie_upper"], reader, processor))
-        words.append(with_case(real["svt"], reader, processor))
+    if case_reader is not None:
+        receipts.append(with_case(real["sroie_upper"], *case_reader))
+        words.append(with_case(real["svt"], *case_reader))
     receipt_lines = concatenate_datasets(receipts)
     upright_words = concatenate_datasets(words).filter(lambda row: not not_upright(row))
     print(f"{len(receipt_lines):,} receipt lines, {len(upright_words):,} words")
@@ -181,7 +185,7 @@ def training_chunks(
         ]
         return LineChunks(sources, processor, max_width=1024, short_chunks=short_chunks, seed=seed)
 
-    first = mixed(EARLY, short_chunks=32) if reader is None else mixed(WORDS)
+    first = mixed(EARLY, short_chunks=32) if fresh else mixed(WORDS)
     return ChunkSequence(first, mixed(LATE), round(switch / first.batches_per_chunk))
 
 
@@ -207,6 +211,11 @@ def main() -> None:
     parser.add_argument("--late_from", type=float, default=4 / 7, help="share of the steps before the last mix")
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
     parser.add_argument("--init_from", type=Path, help="checkpoint folder to go on from, instead of fresh weights")
+    parser.add_argument("--teacher", type=Path, help="checkpoint folder of any family, from which to learn")
+    parser.add_argument(
+        "--distillation_weight", type=float, default=1.0,
+        help="of the teacher's logits; 0 for one that sees other frames, which then tells the case of capitals alone",
+    )  # fmt: skip
     parser.add_argument("--eval_steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_threads", type=int, default=1)
@@ -222,8 +231,15 @@ def main() -> None:
     tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
     processor = TextRecognitionProcessor(TextLineImageProcessor(height=model.config.image_height), tokenizer)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} symbols")
+    case_reader, teacher = None, None
+    if arguments.teacher is not None:
+        stronger, its_processor = load_recognizer(arguments.teacher)
+        case_reader = stronger.reading_copy(torch.bfloat16), its_processor
+        teacher = Teacher(*case_reader, processor) if arguments.distillation_weight else None
+    elif reader is not None:
+        case_reader = reader.reading_copy(torch.bfloat16), processor
     switch = round(arguments.late_from * arguments.max_steps)
-    chunks = training_chunks(arguments.data, processor, reader, switch, arguments.seed)
+    chunks = training_chunks(arguments.data, processor, reader is None, case_reader, switch, arguments.seed)
     validation = validation_sets(arguments.data)
 
     def validate(average: Any) -> dict[str, Report]:
@@ -234,6 +250,7 @@ def main() -> None:
         output_dir=str(arguments.output_dir),
         max_steps=arguments.max_steps,
         learning_rate=arguments.learning_rate,
+        distillation_weight=arguments.distillation_weight,
         mixed_precision="bf16",
         eval_steps=arguments.eval_steps,
         save_steps=arguments.eval_steps,
@@ -244,6 +261,7 @@ def main() -> None:
     mixture = {
         "model_type": arguments.model_type,
         "init_from": arguments.init_from.name if arguments.init_from else None,
+        "teacher": arguments.teacher.name if arguments.teacher else None,
         "first_mix": (EARLY if reader is None else WORDS)._asdict(),
         "late_mix": LATE._asdict(),
         "late_from": round(arguments.late_from, 4),
@@ -254,7 +272,7 @@ def main() -> None:
     written = {**asdict(settings), **mixture}
     del written["output_dir"]
     (arguments.output_dir / "settings.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
-    train(model, processor, chunks, settings, validate)
+    train(model, processor, chunks, settings, validate, teacher)
 
 
 if __name__ == "__main__":

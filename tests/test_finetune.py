@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_stock_models import tiny_trocr
 from tiny_training import untrained
 from transformers import pipeline
 
@@ -110,6 +112,35 @@ def test_two_processes_share_the_lines_and_count_each_once(folder, tmp_path):
     total = record["results"][0]["report"]["figures"]["cer"]["total"]
     assert total == sum(map(len, WORDS[:7]))
     assert record["lines_seen"] == pytest.approx(4 * 2 * 2, abs=2)
+
+
+def test_a_teacher_labels_what_has_no_text(folder, tmp_path):
+    """Of another family, size and alphabet, for two processes; a run that stopped goes on with the same texts."""
+    images = {path.stem: path for path in (folder / "train").glob("*.png")}
+    teacher = tiny_trocr(tmp_path / "trocr", [Image.open(path) for path in images.values()], list(images))
+    lines = tmp_path / "lines"
+    shutil.copytree(folder / "train", lines)
+    for word in WORDS[:5]:
+        (lines / f"{word}.gt.txt").unlink()
+    options = {"train_file": lines, "teacher_model": teacher, "augmentation": "none", "max_steps": 8}
+    said = run(folder, tmp_path / "whole", 2, **options)
+    assert "5 training lines without text, of which the teacher is sure of 5" in said
+    record = json.loads((tmp_path / "whole" / "whole.json").read_text(encoding="utf-8"))
+    assert [(data["num_lines"], data["origin"]) for data in record["training_data"]] == [
+        (8, None),
+        (5, "read by trocr"),
+    ]
+    assert record["settings"]["teacher_model"] == "trocr"
+    shutil.copytree(tmp_path / "whole" / "checkpoint-4", tmp_path / "parts" / "checkpoint-4")
+    run(folder, tmp_path / "parts", 2, **options)
+    a, b = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("whole", "parts"))
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    refused = subprocess.run(
+        command(folder, tmp_path / "no", **options | {"train_file": folder / "train"}), env=ENVIRONMENT,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert refused.returncode != 0
+    assert "has nothing to teach: all training lines have a text" in refused.stderr
 
 
 def test_two_nodes_train_one_model(folder, tmp_path):

@@ -17,6 +17,7 @@ def read_lines(
     image_column: str = "image",
     text_column: str = "text",
     more_columns: Sequence[str] = (),
+    unlabelled: bool = False,
 ) -> Dataset:
     """Text lines with their images; images are decoded when a row is taken.
 
@@ -26,6 +27,7 @@ def read_lines(
             `line.gt.txt` (UTF-8); or a list of these, which are joined.
         image_column, text_column: their names in the source.
         more_columns: columns to keep where a source has them.
+        unlabelled: images of a folder that have no `.gt.txt` are given too, with the text None.
 
     Returns:
         A Dataset with the columns "image" (PIL) and "text" (str), and those of `more_columns` that there are (None in
@@ -37,7 +39,9 @@ def read_lines(
     from datasets import Image, concatenate_datasets, load_dataset
 
     if not isinstance(source, str | Path):
-        return concatenate_datasets([read_lines(one, image_column, text_column, more_columns) for one in source])
+        return concatenate_datasets(
+            [read_lines(one, image_column, text_column, more_columns, unlabelled) for one in source]
+        )
     path = Path(source)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder. Give a parquet file, or a folder of images with texts.")
@@ -48,7 +52,7 @@ def read_lines(
     elif any((path / f"metadata.{kind}").exists() for kind in ("csv", "jsonl", "parquet")):
         rows = load_dataset("imagefolder", data_dir=str(path), split="train", drop_labels=True)
     else:
-        rows = _pairs(path)
+        rows = _pairs(path, unlabelled)
         image_column, text_column = "image", "text"
     for column in (image_column, text_column):
         if column not in rows.column_names:
@@ -79,16 +83,16 @@ def _parquet(files: list[Path]) -> Dataset:
     return Dataset.from_parquet([str(file) for file in files])
 
 
-def _pairs(folder: Path) -> Dataset:
+def _pairs(folder: Path, unlabelled: bool) -> Dataset:
     from datasets import Dataset
 
     images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     pairs = [(image, image.with_name(image.name.removesuffix(image.suffix) + ".gt.txt")) for image in images]
-    pairs = [(image, label) for image, label in pairs if label.exists()]
+    pairs = [(image, label) for image, label in pairs if unlabelled or label.exists()]
     if not pairs:
         raise ValueError(
             f"{folder}: {len(images)} images, none with a text. Expected parquet files, metadata.csv or "
             "metadata.jsonl, or pairs like line.png and line.gt.txt."
         )
-    texts = [label.read_text(encoding="utf-8").strip("\r\n") for _, label in pairs]
+    texts = [label.read_text(encoding="utf-8").strip("\r\n") if label.exists() else None for _, label in pairs]
     return Dataset.from_dict({"image": [str(image) for image, _ in pairs], "text": texts})

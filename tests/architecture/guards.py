@@ -51,6 +51,7 @@ ARROWS = {
     ("training", "evaluation"),
     ("training", "checkpointing"),
     ("training", "distillation"),
+    ("distillation", "batch_reading"),
     ("card", "record"),
     ("bundle", "card"),
     ("bundle", "record"),

@@ -69,6 +69,13 @@ def test_pairs(images):
     check(read_lines(images[0].parent))
 
 
+def test_images_without_a_text_are_given_where_they_are_wanted(images):
+    for path, text in zip(images[:2], TEXTS, strict=False):
+        path.with_name(path.stem + ".gt.txt").write_text(text, encoding="utf-8")
+    assert read_lines(images[0].parent)["text"][:] == TEXTS[:2]
+    assert read_lines([images[0].parent], unlabelled=True)["text"][:] == [*TEXTS[:2], None]
+
+
 def test_a_list_is_joined(tmp_path, images):
     parquet(tmp_path / "x.parquet", images)
     assert len(read_lines([tmp_path / "x.parquet", tmp_path / "x.parquet"])) == 6
