@@ -6,8 +6,8 @@
     accelerate launch scripts/finetune.py settings.json
 
 Lines come from a parquet file, a folder of them, a folder with metadata.csv or metadata.jsonl beside its images, or a
-folder of pairs line.png and line.gt.txt. The data is looked at first (as `hf-ocr inspect` does), and what would make
-training wrong stops the run.
+folder of pairs line.png and line.gt.txt. Images without a text are left out, or read by `--teacher_model`. The data is
+looked at first (as `hf-ocr inspect` does), and what would make training wrong stops the run.
 
 A run that was stopped, in whatever way, goes on from its last checkpoint when the same command is given again, and ends
 with the same weights. OUTPUT_DIR/best holds the model that read the validation lines best: load it with

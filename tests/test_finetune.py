@@ -126,7 +126,7 @@ def test_a_teacher_labels_what_has_no_text(folder, tmp_path):
     said = run(folder, tmp_path / "whole", 2, **options)
     assert "5 training lines without text, of which the teacher is sure of 5" in said
     record = json.loads((tmp_path / "whole" / "whole.json").read_text(encoding="utf-8"))
-    assert [(data["num_lines"], data["origin"]) for data in record["training_data"]] == [
+    assert [(data["num_lines"], data.get("origin")) for data in record["training_data"]] == [
         (8, None),
         (5, "read by trocr"),
     ]
