@@ -33,7 +33,8 @@ class Teacher:
         student_processor: of the model in training.
 
     Raises:
-        ValueError: processors that make different tensors of an image; an encoder-decoder with another alphabet.
+        ValueError: processors that make different tensors of an image; a teacher without a CTC head that has another
+            alphabet.
     """
 
     def __init__(self, model: Any, processor: Any, student_processor: Any) -> None:
@@ -55,11 +56,12 @@ class Teacher:
         self.own_ids = torch.tensor([old[symbol] for symbol in shared])
         self.student_ids = torch.tensor([new[symbol] for symbol in shared])
         self.same_symbols = old == new
-        self.needs_labels = not hasattr(model, "recognize")
+        self.needs_labels = not hasattr(model.base_model, "frame_count")  # only what ends in CTC has it
         if self.needs_labels and not self.same_symbols:
             raise ValueError(
-                f"the teacher, an encoder-decoder, reads along the labels, but has {len(old)} symbols and the model in "
-                f"training {len(new)}. Expected one alphabet: set distillation_weight to 0, or keep the alphabet."
+                f"the teacher has no CTC head and {len(old)} symbols, the model in training {len(new)}: a decoder is "
+                "compared along the labels, for which both need one alphabet. Keep the teacher's, or set "
+                "distillation_weight to 0."
             )
 
     def loss(self, batch: dict[str, torch.Tensor], outputs: Any) -> torch.Tensor:

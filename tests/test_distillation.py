@@ -14,7 +14,7 @@ from transformers import pipeline
 from hf_ocr.alphabet import resize_alphabet
 from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.distillation import Teacher, read_with_teacher
-from hf_ocr.encoder_decoder import load_recognizer
+from hf_ocr.encoder_decoder import EncoderDecoderProcessor, load_recognizer
 from hf_ocr.evaluation import evaluate
 from hf_ocr.models.modeling_attention_ocr import AttentionOcrForTextRecognition
 from hf_ocr.models.modeling_vision_text import VisionTextForTextRecognition
@@ -136,6 +136,9 @@ def test_a_stock_encoder_decoder_is_held_to_what_it_was(tmp_path):
     _, crnn_processor, _, _ = parts()
     with pytest.raises(ValueError, match=r"of shape \(3, 32, 32\).*as one of \(1, 32, .*`read_with_teacher`"):
         Teacher(model, processor, crnn_processor)
+    others = EncoderDecoderProcessor(processor.image_processor.part, crnn_processor.tokenizer)
+    with pytest.raises(ValueError, match=r"39 symbols, the model in training 17.*both need one alphabet"):
+        Teacher(model, processor, others)
 
 
 def test_training_stays_nearer_to_its_teacher(tmp_path):
