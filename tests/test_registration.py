@@ -183,5 +183,5 @@ print(json.dumps([type(read).__module__, read(Image.new("L", (99, 30), 255))[0][
 
 def test_a_checkpoint_of_the_package_is_known_by_its_name():
     assert registration.checkpoint("crnn-small-latin") == str(registration.default_checkpoint())
-    with pytest.raises(ValueError, match="'crnn-large' is in the package, expected one of .*crnn-small-latin"):
+    with pytest.raises(ValueError, match=r"'crnn-large' is in the package, expected one of .*crnn-small-latin"):
         registration.checkpoint("crnn-large")
