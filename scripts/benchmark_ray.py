@@ -21,10 +21,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 from PIL import Image
-from pyarrow import parquet
+
+try:
+    import pyarrow as pa
+    from pyarrow import parquet
+except ImportError as error:
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[train,ray]"') from error
 
 from hf_ocr.batch_reading import BatchReader
 from hf_ocr.record import hardware, versions

@@ -15,6 +15,7 @@ with the same weights. OUTPUT_DIR/best holds the model that read the validation 
 from it, the curves, and the worst lines with their images.
 """
 
+import argparse
 import json
 import math
 import shutil
@@ -26,9 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from datasets import Dataset, Image
 from transformers import HfArgumentParser
+from transformers.utils import logging
+
+try:
+    from accelerate import PartialState
+    from datasets import Dataset, Image, disable_progress_bars
+except ImportError as error:
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
 
 import hf_ocr  # noqa: F401  (registers the models)
 from hf_ocr.alphabet import resize_alphabet
@@ -138,8 +144,13 @@ class TrainingArguments:
     seed: int = 0
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Leaves the lines of the description as they are, and shows the defaults."""
+
+
 def main() -> None:
-    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments), description=__doc__)
+    arguments = (ModelArguments, DataArguments, TrainingArguments)
+    parser = HfArgumentParser(arguments, description=__doc__, formatter_class=HelpFormatter)
     if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
         model_arguments, data, training = parser.parse_json_file(sys.argv[1])
     else:
@@ -149,6 +160,9 @@ def main() -> None:
     say = print if state.is_main_process else lambda *words: None
     say(f"{state.num_processes} process{'es' if state.num_processes > 1 else ''} on {state.device}")
     output = Path(training.output_dir)
+    if not sys.stderr.isatty():  # their bars show in pipes and files too
+        logging.disable_progress_bar()
+        disable_progress_bars()
 
     def lines(source: list[str] | None) -> Dataset | None:
         return source and read_lines(source, data.image_column_name, data.text_column_name)
