@@ -167,14 +167,17 @@ def main() -> None:
     def lines(source: list[str] | None) -> Dataset | None:
         return source and read_lines(source, data.image_column_name, data.text_column_name)
 
-    training_lines, validation, test = lines(data.train_file), lines(data.validation_file), lines(data.test_file)
-    replay, old_test = lines(data.replay_file), lines(data.old_test_file)
-    if validation is None:
-        parts = training_lines.train_test_split(data.validation_split, seed=training.seed)
-        training_lines, validation = parts["train"], parts["test"]
+    try:
+        training_lines, validation, test = lines(data.train_file), lines(data.validation_file), lines(data.test_file)
+        replay, old_test = lines(data.replay_file), lines(data.old_test_file)
+        if validation is None:
+            parts = training_lines.train_test_split(data.validation_split, seed=training.seed)
+            training_lines, validation = parts["train"], parts["test"]
 
-    torch.manual_seed(training.seed)
-    model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
+        torch.manual_seed(training.seed)
+        model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
+    except (ValueError, OSError, ImportError) as error:  # they say what is wrong; where it was raised helps nobody
+        raise SystemExit(f"finetune.py: {error}") from error
     if state.is_main_process:
         look_at(
             {"train": training_lines, "validation": validation, "test": test},
