@@ -53,7 +53,10 @@ def load_recognizer(name: str | Path, lora_rank: int = 0) -> tuple[Any, Any]:
     processor = EncoderDecoderProcessor(AutoImageProcessor.from_pretrained(name), AutoTokenizer.from_pretrained(name))
     stock = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32)
     if lora_rank:
-        from peft import LoraConfig, get_peft_model
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError as error:
+            raise ImportError("lora_rank wants the package peft: pip install 'hf_ocr[lora]'") from error
 
         check_special_tokens(stock, processor.tokenizer)  # peft would bury the message
         stock = get_peft_model(stock, LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear"))

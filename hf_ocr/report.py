@@ -282,7 +282,8 @@ def draw_calibration(report: Report, target: str | os.PathLike[str] | IO[bytes],
 
 def _calibration_lines(calibration: Calibration) -> list[str]:
     shown = [calibration.risk_coverage[place] for place in (9, 15, 17, 19)]  # 50, 80, 90 and 100 %
-    wrong = ", ".join(f"{100 * risk:.2f} % at {100 * coverage:.0f} %" for coverage, risk in shown)
+    # Of few lines, several of these are one.
+    wrong = ", ".join(f"{100 * risk:.2f} % at {100 * coverage:.0f} %" for coverage, risk in dict.fromkeys(shown))
     return [
         f"scores: calibration error (ECE) {100 * calibration.ece:.2f} %, Brier {calibration.brier:.4f}, "
         f"AURC {calibration.aurc:.4f}",

@@ -12,14 +12,15 @@ image. In the order of their names the shards have the rows in the order of the 
             null where the image could not be read, or the model cannot tell where its words stand
     error   string   why the image could not be read; null where it was
 
-A shard is written under another name and renamed, so that what is there is whole. `reading.json` beside the shards says
-what was read with what; a run that would read something else into the same folder is refused.
+A shard is written under another name and renamed, so that what is there is whole. `_reading.json` beside the shards
+says what was read with what; a run that would read something else into the same folder is refused. pandas, pyarrow and
+datasets take the folder as one table: they leave out names that begin as this one does.
 """
 
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tqdm import tqdm
 
 from hf_ocr.data.image_sets import ImageFiles, Row, StreamedImages
 
-RECORD = "reading.json"
+RECORD = "_reading.json"
 
 
 def columns() -> Any:
@@ -57,7 +58,7 @@ def read_to_shards(
     rank: int = 0,
     world: int = 1,
     **settings: Any,
-) -> None:
+) -> tuple[int, int]:
     """Read what is not read yet, and write it shard by shard.
 
     Processes share the work without a word to each other: with at least as many parts as processes, part i is read by
@@ -72,6 +73,9 @@ def read_to_shards(
         shard_size: images in a shard.
         rank, world: number of this process, and of all.
         settings: arguments of the pipeline, as `batch_size` and `return_boxes="word"`.
+
+    Returns:
+        How many images were read now, by this process, and how many it could not read.
 
     Raises:
         ValueError: the folder holds what was read from other images, with another model, or in other shards.
@@ -89,6 +93,7 @@ def read_to_shards(
         },
     )
     done = _Shards(folder)
+    read = failed = 0
     # `disable=None` shows the bar on a terminal only.
     with tqdm(
         total=images.num_images, initial=done.num_rows(), unit="image", disable=None if rank == 0 else True
@@ -102,12 +107,13 @@ def read_to_shards(
                 return (by_part or block % world == rank) and (part, block) not in done.rows
 
             for block, rows in images.blocks(part, shard_size, wanted):
-                _write(
-                    folder / f"{part:05}-{block:06}.parquet",
-                    _read(reader, rows, part, block * shard_size, bar, settings),
-                )
+                found = list(_read(reader, rows, part, block * shard_size, bar, settings))
+                _write(folder / f"{part:05}-{block:06}.parquet", found)
+                errors = sum(row["error"] is not None for row in found)
+                read, failed = read + len(found) - errors, failed + errors
                 bar.n = done.num_rows()  # with the shards of the other processes
                 bar.refresh()
+    return read, failed
 
 
 def _read(
@@ -123,11 +129,11 @@ def _read(
         }
 
 
-def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    table = pa.Table.from_pylist(list(rows), schema=columns())
+    table = pa.Table.from_pylist(rows, schema=columns())
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with partial.open("xb") as file:
         parquet.write_table(table, file)

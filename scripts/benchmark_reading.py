@@ -35,11 +35,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForTextRecognition, AutoProcessor, pipeline
 from transformers.utils import logging
+
+try:
+    import pyarrow.parquet
+except ImportError as error:
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[bench]"') from error
 
 from hf_ocr.card import write_card
 from hf_ocr.export.onnx_export import ExportError, export_onnx

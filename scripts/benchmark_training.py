@@ -26,6 +26,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+try:
+    import accelerate  # noqa: F401
+except ImportError as error:
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
+
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.data.lines import read_lines

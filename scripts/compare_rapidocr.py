@@ -25,11 +25,15 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet
 import torch
 from PIL import Image
 from tqdm import tqdm
 from transformers import AutoModelForTextRecognition, AutoProcessor
+
+try:
+    import pyarrow.parquet
+except ImportError as error:
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[bench]"') from error
 
 import hf_ocr  # noqa: F401  registers the classes
 from hf_ocr.alphabet import resize_alphabet

@@ -15,6 +15,7 @@ with the same weights. OUTPUT_DIR/best holds the model that read the validation 
 from it, the curves, and the worst lines with their images.
 """
 
+import argparse
 import json
 import math
 import shutil
@@ -26,9 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from datasets import Dataset, Image, concatenate_datasets
 from transformers import HfArgumentParser
+from transformers.utils import logging
+
+try:
+    from accelerate import PartialState
+    from datasets import Dataset, Image, concatenate_datasets, disable_progress_bars
+except ImportError as error:
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
 
 import hf_ocr  # noqa: F401  (registers the models)
 from hf_ocr.alphabet import resize_alphabet
@@ -152,8 +158,13 @@ class TrainingArguments:
     seed: int = 0
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Leaves the lines of the description as they are, and shows the defaults."""
+
+
 def main() -> None:
-    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments), description=__doc__)
+    arguments = (ModelArguments, DataArguments, TrainingArguments)
+    parser = HfArgumentParser(arguments, description=__doc__, formatter_class=HelpFormatter)
     if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
         model_arguments, data, training = parser.parse_json_file(sys.argv[1])
     else:
@@ -163,23 +174,29 @@ def main() -> None:
     say = print if state.is_main_process else lambda *words: None
     say(f"{state.num_processes} process{'es' if state.num_processes > 1 else ''} on {state.device}")
     output = Path(training.output_dir)
+    if not sys.stderr.isatty():  # their bars show in pipes and files too
+        logging.disable_progress_bar()
+        disable_progress_bars()
 
     def lines(source: list[str] | None, unlabelled: bool = False) -> Dataset | None:
         names = data.image_column_name, data.text_column_name
         return source and read_lines(source, *names, unlabelled=unlabelled)
 
     teacher_model = model_arguments.teacher_model
-    given = lines(data.train_file, unlabelled=teacher_model is not None)
-    training_lines = given.filter(lambda text: text is not None, input_columns="text")
-    unlabelled = given.filter(lambda text: text is None, input_columns="text")
-    validation, test = lines(data.validation_file), lines(data.test_file)
-    replay, old_test = lines(data.replay_file), lines(data.old_test_file)
-    if validation is None:
-        parts = training_lines.train_test_split(data.validation_split, seed=training.seed)
-        training_lines, validation = parts["train"], parts["test"]
+    try:
+        given = lines(data.train_file, unlabelled=teacher_model is not None)
+        validation, test = lines(data.validation_file), lines(data.test_file)
+        replay, old_test = lines(data.replay_file), lines(data.old_test_file)
+        training_lines = given.filter(lambda text: text is not None, input_columns="text")
+        unlabelled = given.filter(lambda text: text is None, input_columns="text")
+        if validation is None:
+            parts = training_lines.train_test_split(data.validation_split, seed=training.seed)
+            training_lines, validation = parts["train"], parts["test"]
 
-    torch.manual_seed(training.seed)
-    model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
+        torch.manual_seed(training.seed)
+        model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
+    except (ValueError, OSError, ImportError) as error:  # they say what is wrong; where it was raised helps nobody
+        raise SystemExit(f"finetune.py: {error}") from error
     num_labelled = len(training_lines)
     if teacher_model is not None and len(unlabelled):
         grown = [] if model_arguments.alphabet == "fail" else training_lines["text"]

@@ -21,9 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from matplotlib.figure import Figure
 from transformers import AutoModelForTextRecognition, AutoProcessor
+
+try:
+    from datasets import Dataset
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
 
 import hf_ocr  # noqa: F401  (registers the models)
 from hf_ocr.data.lines import read_lines

@@ -12,7 +12,11 @@ import zlib
 from pathlib import Path
 
 import torch
-from datasets import Dataset, concatenate_datasets
+
+try:
+    from datasets import Dataset, concatenate_datasets
+except ImportError as error:
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[eval]"') from error
 
 from hf_ocr import CrnnForTextRecognition, TextRecognitionProcessor
 from hf_ocr.calibration import fit_temperature

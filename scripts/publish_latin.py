@@ -19,10 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from datasets import Dataset
 from PIL import ImageFont
 from tqdm.auto import tqdm
 from transformers import AutoModelForTextRecognition
+
+try:
+    from datasets import Dataset
+except ImportError as error:
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
 
 from hf_ocr.bundle import save_bundle
 from hf_ocr.card import try_usage, write_card

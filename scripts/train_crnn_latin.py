@@ -32,9 +32,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from datasets import Dataset, concatenate_datasets
-from rapidfuzz.distance import Levenshtein
 from transformers import AutoModelForTextRecognition
+
+try:
+    from datasets import Dataset, concatenate_datasets
+    from rapidfuzz.distance import Levenshtein
+except ImportError as error:
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
 
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import ChunkSequence, LineChunks, Source

@@ -16,8 +16,11 @@ settings by `accelerate config`.
 import argparse
 from pathlib import Path
 
-from accelerate.commands.config.config_args import ClusterConfig
-from accelerate.utils import ComputeEnvironment, DistributedType
+try:
+    from accelerate.commands.config.config_args import ClusterConfig
+    from accelerate.utils import ComputeEnvironment, DistributedType
+except ImportError as error:
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
 
 NUM_MACHINES = 2
 

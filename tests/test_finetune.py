@@ -67,6 +67,16 @@ def run(folder, output, processes=1, **options):
     return done.stdout
 
 
+def refuse(folder, output, **options):
+    """A run that ends before it begins: without a traceback of the script, and without bars in a pipe."""
+    done = subprocess.run(
+        command(folder, output, **options), env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode != 0
+    assert 'finetune.py", line' not in done.stderr and "%|" not in done.stderr, done.stderr[-3000:]
+    return done
+
+
 def kill_at(folder, output, processes, step):
     """Start, and kill every process at once as soon as the checkpoint of this step is there."""
     process = subprocess.Popen(
@@ -175,6 +185,17 @@ def test_a_tracker_gets_the_figures(folder, tmp_path):
     assert [event.step for event in events.Scalars("validation_cer")] == [2, 4]
 
 
+@pytest.mark.parametrize("name", ["train_file", "model_name_or_path"])
+def test_what_cannot_be_loaded_is_said(folder, tmp_path, name):
+    missing = tmp_path / "nowhere"
+    (said,) = [
+        line
+        for line in refuse(folder, tmp_path / "run", **{name: missing}).stderr.splitlines()
+        if "finetune.py: " in line
+    ]
+    assert str(missing) in said and "%|" not in said
+
+
 def test_a_new_alphabet_from_a_folder_to_a_model_that_reads(folder, tmp_path):
     lines = tmp_path / "lines"
     lines.mkdir()
@@ -183,10 +204,7 @@ def test_a_new_alphabet_from_a_folder_to_a_model_that_reads(folder, tmp_path):
         ImageDraw.Draw(image).text((8 + number, 4), "§table", fill=0, font=ImageFont.load_default(22))
         image.save(lines / f"{number}.png")
         (lines / f"{number}.gt.txt").write_text("§table", encoding="utf-8")
-    refused = subprocess.run(
-        command(folder, tmp_path / "no", train_file=lines), env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
-    assert refused.returncode != 0
+    refused = refuse(folder, tmp_path / "no", train_file=lines)
     assert "'§' (U+00A7, 3 times)" in refused.stdout
     assert "Mend them and start again" in refused.stderr
     run(folder, tmp_path / "yes", train_file=lines, alphabet="union", max_steps=4, replay_file=folder / "train",

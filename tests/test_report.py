@@ -125,7 +125,7 @@ def test_what_the_scores_are_worth_is_in_table_and_dictionary(report):
     assert content["risk_coverage"][3] == [0.2, 0.0] and content["risk_coverage"][-1] == [1.0, 0.8]
     table = report_to_table(report)
     assert "calibration error (ECE) 48.00 %, Brier 0.3400" in table
-    assert "66.67 % at 60 %, 75.00 % at 80 %" in table
+    assert "66.67 % at 60 %, 75.00 % at 80 %, 80.00 % at 100 %\n" in table
 
 
 def test_the_scores_are_drawn(report, tmp_path):

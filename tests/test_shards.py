@@ -88,8 +88,9 @@ def test_what_is_there_stays_and_the_rest_is_read(reader, names, expected, tmp_p
     assert after == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *sorted(before | {"00000-000001.parquet": 0}),
-        "reading.json",
+        "_reading.json",
     ]
+    assert parquet.read_table(tmp_path).num_rows == COUNT, "the folder is one table"
 
     def unused(*_, **__):
         raise AssertionError("there is nothing left to read")
@@ -157,7 +158,7 @@ def test_other_images_models_and_sizes_are_refused(reader, names, tmp_path):
         with pytest.raises(ValueError, match=r"come from another run \((images|shard_size|model) .*another folder"):
             read(**{"images": ImageFiles(names[:2]), "reader": reader, "folder": tmp_path} | change)
     assert rows(tmp_path) == before
-    assert json.loads((tmp_path / "reading.json").read_text())["shard_size"] == 3
+    assert json.loads((tmp_path / "_reading.json").read_text())["shard_size"] == 3
 
 
 def test_a_name_that_is_no_text_is_written_with_escapes(reader, names, tmp_path):

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     print("versions     " + ", ".join(f"{package} {version}" for package, version in versions().items()))
     machine = hardware()
     print(
-        f"machine      {machine['cpu']}, {machine['cores']} cores, "
+        f"machine      {machine['cpu']}, {machine['cores']} core{'s' if machine['cores'] > 1 else ''}, "
         + ", ".join(machine.get("accelerators", ["no GPU"]))
     )
     for folder in shipped_checkpoints():

@@ -62,7 +62,8 @@ def load_reader(model: str | None, device: int | None = None) -> Any:
                 "own, which hf-ocr never runs. Look at the .py files beside the weights; to run them all the same, "
                 "pipeline('image-to-text', model=..., trust_remote_code=True) in Python."
             ) from error
-        raise CommandError(f"{name}: the checkpoint cannot be loaded. {one_line(error)}") from error
+        tried = "the checkpoint" if Path(name).is_dir() else "no such folder here, and as a name on the Hub it"
+        raise CommandError(f"{name}: {tried} cannot be loaded. {one_line(error)}") from error
     if hasattr(reader.model, "recognize"):
         _check_tensors(Path(name), reader.model)
     return reader

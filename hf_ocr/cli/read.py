@@ -139,7 +139,7 @@ def write(options: argparse.Namespace) -> None:
             settings["batch_size"] = options.batch_size
         if _places_words(reader):
             settings["return_boxes"] = "word"
-        read_to_shards(
+        read, failed = read_to_shards(
             images,
             reader,
             options.output,
@@ -149,6 +149,7 @@ def write(options: argparse.Namespace) -> None:
             world,
             **settings,
         )
+        print(f"{options.output}: {read} images read{f', {failed} not: see the column error' if failed else ''}")
     except ImportError as error:
         raise CommandError(f'{one_line(error)}. Install what is missing with pip install "hf-ocr[train]".') from error
     except (ValueError, OSError) as error:

@@ -18,7 +18,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -97,8 +97,8 @@ class Reading:
 
     text: str
     error: str | None = None
-    _raw: _Lattice | None = None  # at temperature 1, by which readings are chosen
-    _scored: _Lattice | None = None  # at the temperature of the model
+    _raw: _Lattice | None = field(default=None, repr=False)  # at temperature 1, by which readings are chosen
+    _scored: _Lattice | None = field(default=None, repr=False)  # at the temperature of the model
 
     @cached_property
     def score(self) -> float:

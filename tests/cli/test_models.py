@@ -61,6 +61,10 @@ def test_with_an_unknown_kind_of_model(capsys, checkpoint, tmp_path):
     assert "unheard-of" in errors(capsys, checkpoint, tmp_path)
 
 
+def test_without_the_folder(capsys, tmp_path):
+    assert "nowhere: no such folder here, and as a name on the Hub" in errors(capsys, tmp_path / "nowhere", tmp_path)
+
+
 def test_without_weights(capsys, checkpoint, tmp_path):
     (checkpoint / "model.safetensors").unlink()
     assert "has no weights" in errors(capsys, checkpoint, tmp_path)

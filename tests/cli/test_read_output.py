@@ -73,7 +73,10 @@ def test_a_folder_of_images_is_read_and_a_broken_one_has_its_error_in_its_row(
     capsys, checkpoint, images, expected, tmp_path
 ):
     assert run(checkpoint, images, "--output", tmp_path / "out") == 0
-    assert capsys.readouterr() == ("", "")
+    said = f"{tmp_path / 'out'}: {COUNT - 1} images read, 1 not: see the column error\n"
+    assert capsys.readouterr() == (said, "")
+    assert run(checkpoint, images, "--output", tmp_path / "out") == 0
+    assert capsys.readouterr() == (f"{tmp_path / 'out'}: 0 images read\n", "")
     assert texts(tmp_path / "out") == expected
     found = rows(tmp_path / "out")
     assert "is empty" in found[7]["error"] and sum(row["error"] is not None for row in found) == 1
@@ -175,4 +178,4 @@ def test_killed_runs_lose_and_double_nothing(checkpoint, images, expected, tmp_p
     assert done.returncode == 0, done.stderr[-3000:]
     assert texts(tmp_path) == expected
     assert before.items() <= {path.name: path.stat().st_ino for path in tmp_path.glob("*.parquet")}.items()
-    assert {path.name[0] for path in tmp_path.iterdir()} == {"0", "r"}, "nothing half-written is left"
+    assert {path.name[0] for path in tmp_path.iterdir()} == {"0", "_"}, "nothing half-written is left"

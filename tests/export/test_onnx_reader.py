@@ -61,6 +61,7 @@ def test_it_reads_as_the_pipeline_does(exported):
     assert len({reading.text for reading in got}) > 4
     np.testing.assert_allclose([r.score for r in got], [r.score for r in want], rtol=1e-2, atol=1e-6)
     assert [reader.read(image).text for image in images] == [reading.text for reading in want]
+    assert repr(got[0]) == f"Reading(text={got[0].text!r}, error=None)"
 
 
 def test_padded_lines_and_other_scales_are_prepared_as_in_the_pipeline(tmp_path):
