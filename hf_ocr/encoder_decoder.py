@@ -7,7 +7,6 @@ labels from texts with one start and one end, and a refusal where the parts of a
 import copy
 import os
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,12 @@ from transformers import (
     AutoTokenizer,
 )
 
+from hf_ocr.mgp_str import load_mgp_str
+from hf_ocr.models.generation import start_token
+from hf_ocr.models.mgp_str_reading import MGP_STR
 from hf_ocr.models.modeling_outputs import TextRecognitionOutput
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
+from hf_ocr.stock_parts import SizedImageProcessor, WritableTokenizer
 
 __all__ = ["EncoderDecoderProcessor", "EncoderDecoderRecognizer", "decoder_positions", "load_recognizer"]
 
@@ -35,19 +38,22 @@ def load_recognizer(name: str | Path, lora_rank: int = 0) -> tuple[Any, Any]:
     """A recognizer to train, float32, and its processor.
 
     Args:
-        name: folder or Hub name of a checkpoint of ours, or of a `VisionEncoderDecoderModel`.
+        name: folder or Hub name of a checkpoint of ours, of a `VisionEncoderDecoderModel`, or of MGP-STR.
         lora_rank: of the low-rank matrices (Hu et al., arXiv:2106.09685) that learn beside each linear layer of an
             encoder-decoder, instead of its weights (extra `lora`); 0 for none.
 
     Raises:
         ValueError: an encoder-decoder whose parts do not agree about start, end and padding; a rank for another model.
     """
-    if AutoConfig.from_pretrained(name).model_type != "vision-encoder-decoder":
+    model_type = AutoConfig.from_pretrained(name).model_type
+    if model_type != "vision-encoder-decoder":
         if lora_rank:
             raise ValueError(
                 f"lora_rank is {lora_rank}, but {name} is no encoder-decoder of transformers. Leave it out: these "
                 "models are small enough to be trained whole."
             )
+        if model_type == MGP_STR:
+            return load_mgp_str(name)
         model = AutoModelForTextRecognition.from_pretrained(name, dtype=torch.float32)
         return model, AutoProcessor.from_pretrained(name)
     processor = EncoderDecoderProcessor(AutoImageProcessor.from_pretrained(name), AutoTokenizer.from_pretrained(name))
@@ -64,7 +70,9 @@ def load_recognizer(name: str | Path, lora_rank: int = 0) -> tuple[Any, Any]:
 
 
 def decoder_positions(model: Any) -> int | None:
-    """Tokens that the decoder of an encoder-decoder has positions for; None for a model without such a bound."""
+    """Tokens, their end among them, that a stock model has positions for; None for a model without such a bound."""
+    if model.config.model_type == MGP_STR:
+        return model.config.max_token_length - 1  # the first stands for the start
     return getattr(getattr(model.config, "decoder", None), "max_position_embeddings", None)
 
 
@@ -143,8 +151,8 @@ class EncoderDecoderProcessor:
     """
 
     def __init__(self, image_processor: Any, tokenizer: Any) -> None:
-        self.image_processor = _SizedImageProcessor(image_processor)
-        self.tokenizer = tokenizer if isinstance(tokenizer, CharacterTokenizer) else _WritableTokenizer(tokenizer)
+        self.image_processor = SizedImageProcessor(image_processor)
+        self.tokenizer = tokenizer if isinstance(tokenizer, CharacterTokenizer) else WritableTokenizer(tokenizer)
 
     def __call__(self, images: Any = None, text: Any = None, return_tensors: str | None = None) -> dict[str, Any]:
         """pixel_values of images, and labels, int64 (B, L) padded with -100, of texts."""
@@ -165,46 +173,6 @@ class EncoderDecoderProcessor:
         self.tokenizer.save_pretrained(save_directory)
 
 
-class _Around:
-    """Answers as the part inside does, and knows a little more."""
-
-    def __init__(self, part: Any) -> None:
-        self.part = part
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "part":  # before it is there, while it is copied or unpickled
-            raise AttributeError(name)
-        return getattr(self.part, name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.part(*args, **kwargs)
-
-    def __len__(self) -> int:
-        return len(self.part)
-
-
-class _SizedImageProcessor(_Around):
-    def resized_width(self, width: int, height: int) -> int:
-        """All lines are alike to it: those of a batch are chosen without regard to their widths."""
-        return 1
-
-
-class _WritableTokenizer(_Around):
-    def label_ids(self, text: str) -> list[int]:
-        """The ids of a text, and the end."""
-        return [*self.part(text, add_special_tokens=False)["input_ids"], self.part.eos_token_id]
-
-    @cached_property
-    def alphabet(self) -> list[str]:
-        """The characters that come back as they were when they are decoded."""
-        known = [chr(code) for code in range(32, 0x10000) if chr(code).isprintable()]
-        decoded = self.part.batch_decode(
-            self.part([f"a{character}a" for character in known], add_special_tokens=False)["input_ids"],
-            skip_special_tokens=True, clean_up_tokenization_spaces=False,
-        )  # fmt: skip
-        return [c for c, text in zip(known, decoded, strict=True) if text.strip() == f"a{c}a"]
-
-
 def check_special_tokens(model: Any, tokenizer: Any) -> None:
     """Refuse an encoder-decoder that would learn or read with another start, end or padding than its tokenizer has.
 
@@ -213,7 +181,7 @@ def check_special_tokens(model: Any, tokenizer: Any) -> None:
     Raises:
         ValueError: says which ids stand where, and what to set.
     """
-    settings, config = model.generation_config, model.config
+    settings = model.generation_config
     for name in ("eos_token_id", "pad_token_id"):
         expected, found = getattr(tokenizer, name), _single(getattr(settings, name, None))
         if found is None or found != expected:
@@ -222,19 +190,17 @@ def check_special_tokens(model: Any, tokenizer: Any) -> None:
                 f"in both: set model.generation_config.{name} and model.config.{name} to the id with which the model "
                 "was trained, the tokenizer's if it was not, and save the model again."
             )
-    start = getattr(settings, "decoder_start_token_id", None)
-    stated = getattr(config, "decoder_start_token_id", None)
-    if start is None or (stated is not None and stated != start):
+    if start_token(model, tokenizer) is None:
         raise ValueError(
-            f"decoder_start_token_id is {start} in generation_config and {stated} in config. Expected one id in both: "
-            "the one with which the decoder was trained, for a new one tokenizer.bos_token_id "
-            f"({tokenizer.bos_token_id}) or tokenizer.eos_token_id. Set both, and save the model again."
+            "decoder_start_token_id is None in the model's generation_config. Expected the id with which the decoder "
+            f"was trained, for a new one tokenizer.bos_token_id ({tokenizer.bos_token_id}), for Donut that of the tag "
+            "of its task. Set it there and in model.config, and save the model again."
         )
     symbols, rows = len(tokenizer), model.get_output_embeddings().weight.shape[0]
-    if symbols > rows or not 0 <= start < rows:
+    if symbols > rows:
         raise ValueError(
-            f"the tokenizer has {symbols} symbols and the text starts with id {start}, but the decoder has {rows}. "
-            "Take model and tokenizer from the same checkpoint."
+            f"the tokenizer has {symbols} symbols, but the decoder has {rows}. Take model and tokenizer from the same "
+            "checkpoint."
         )
 
 

@@ -27,9 +27,10 @@ from hf_ocr.metrics import (
     word_edits,
 )
 from hf_ocr.models.ctc_reading import eval_mode
-from hf_ocr.models.generation import generate_readings
 from hf_ocr.models.line_preparation import TALL
+from hf_ocr.models.mgp_str_reading import MGP_STR, MgpStrTokenizers
 from hf_ocr.models.reading import Reading, read_images
+from hf_ocr.models.stock_reading import stock_readings
 from hf_ocr.text import PROTOCOLS, ignore_case, lower_alphanumerics, nfc, script
 
 __all__ = ["Blanks", "Bucket", "Prediction", "Report", "Slice", "compare", "evaluate", "predict", "report_on"]
@@ -167,7 +168,7 @@ def evaluate(
     """Reads labelled lines and measures what was read.
 
     Args:
-        model: a recognizer (`recognize`), or an encoder-decoder of transformers (`generate`).
+        model: a recognizer (`recognize`), or of transformers an encoder-decoder (`generate`) or MGP-STR.
         processor: its processor.
         rows: {"image": PIL.Image.Image, "text": str}, at least one; "document" and "source" are kept. Taken in pieces
             of 32 batches, so that a set need not fit into memory and a progress bar around `rows` moves.
@@ -208,10 +209,10 @@ def predict(model: Any, processor: Any, rows: Iterable[Mapping[str, Any]], batch
 def _read(model: Any, processor: Any, images: list[Image.Image], batch_size: int) -> list[Reading]:
     if hasattr(model, "recognize"):
         return read_images(model, processor, images, batch_size)
+    mgp_str = model.config.model_type == MGP_STR
+    tokenizer = MgpStrTokenizers.of(processor) if mgp_str else processor.tokenizer
     with eval_mode(model):
-        found = generate_readings(
-            model, processor.tokenizer, processor.image_processor, images, batch_size, with_scores=True
-        )
+        found = stock_readings(model, tokenizer, processor.image_processor, images, batch_size, with_scores=True)
         return [readings[0] for readings in found]
 
 

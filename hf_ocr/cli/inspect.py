@@ -9,6 +9,8 @@ from hf_ocr.cli.loading import CommandError, add_model_argument, load_reader
 from hf_ocr.data.inspection import inspect_lines
 from hf_ocr.data.lines import read_lines
 from hf_ocr.encoder_decoder import EncoderDecoderProcessor, decoder_positions
+from hf_ocr.mgp_str import MgpStrProcessor
+from hf_ocr.models.mgp_str_reading import MGP_STR, MgpStrTokenizers
 
 EPILOG = """\
 DATA is a parquet file, a folder of parquet files, a folder with metadata.csv or metadata.jsonl beside its images, or a
@@ -65,7 +67,9 @@ def run(options: argparse.Namespace) -> int:
             splits[name] = rows.cast_column("image", Image(decode=False))
     frames = getattr(reader.model.base_model, "frame_count", None)  # only what ends in CTC has it
     processor = reader.processor
-    if not hasattr(reader.model, "recognize"):
+    if reader.model.config.model_type == MGP_STR:
+        processor = MgpStrProcessor(reader.image_processor, MgpStrTokenizers(reader.tokenizer))
+    elif not hasattr(reader.model, "recognize"):
         processor = EncoderDecoderProcessor(reader.image_processor, reader.tokenizer)
     inspection = inspect_lines(splits, processor, frames, options.alphabet != "fail", decoder_positions(reader.model))
     print("\n".join(report(inspection)))

@@ -1,102 +1,56 @@
 """Reading with encoder-decoders of transformers that only `generate`: TrOCR, Donut and others of their kind."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
-from itertools import islice
-from typing import Any, Literal
+import re
+from typing import Any
 
 import torch
-from PIL import Image
 
-from .confidence import ScoreAs, aggregate, check_score_as
-from .image_loading import load_image
-from .reading import IMAGE_ERRORS, Reading
+from .confidence import ScoreAs, aggregate
+from .reading import Reading
 
 MAX_NEW_TOKENS = 256  # where neither the caller nor the checkpoint bounds the length
+TAG = re.compile(r"</?s_[^>]*>|<sep/>")  # Donut's (Kim et al., arXiv:2111.15664): of a task, a field, between two items
 
 
-def generate_readings(
-    model: Any,
-    tokenizer: Any,
-    image_processor: Any,
-    images: Iterable[Any],
-    batch_size: int = 1,
-    with_scores: bool = False,
-    load: Callable[[Any], Image.Image] = load_image,
-    on_error: Literal["raise", "skip"] = "raise",
-    executor: Executor | None = None,
-    score_as: ScoreAs = "product",
-    **generate_kwargs: Any,
-) -> Iterator[list[Reading]]:
-    """Read images, lazily and in order.
-
-    Args:
-        model: has `generate`, and takes what `image_processor` gives.
-        tokenizer: turns ids into text.
-        image_processor: a stock image processor; it gets RGB images.
-        images: anything `load` takes; `batch_size` are taken at a time.
-        batch_size: images read at once, if their tensors have one shape.
-        with_scores: also give a score, else it is 0: P(text | image), the product over the tokens and the end, or as
-            `score_as` says.
-        load: makes an upright PIL image of each element of `images`.
-        on_error: "raise", or "skip": an image that cannot be loaded or prepared gives a `Reading` with its error.
-        executor: loads and prepares images; in the calling thread when None.
-        score_as: the score from the probabilities of tokens and end, see `aggregate` in `confidence`.
-        generate_kwargs: arguments of `generate`. `max_new_tokens` is 256 where nothing bounds the length, and never
-            more than the decoder has positions for.
-
-    Returns:
-        For each image its readings, best first: one, or `num_return_sequences`.
-
-    Raises:
-        ValueError: with "raise", what loading or preparing an image raised; arguments that `generate` does not take.
-    """
-    check_score_as(score_as)
-    settings = _generation_settings(model, tokenizer, generate_kwargs)
-    if with_scores:
-        settings.update(return_dict_in_generate=True, output_scores=True)
-
-    def prepare(source: Any) -> dict[str, torch.Tensor] | Reading:
-        try:
-            return dict(image_processor(images=load(source).convert("RGB"), return_tensors="pt"))
-        except IMAGE_ERRORS as error:
-            if on_error == "raise":
-                raise
-            return Reading("", 0.0, error=str(error) or type(error).__name__)
-
-    remaining = iter(images)
-    while window := list(islice(remaining, batch_size)):
-        prepared = list((map if executor is None else executor.map)(prepare, window))
-        readings: list[list[Reading]] = [[item] if isinstance(item, Reading) else [] for item in prepared]
-        # Only images of one size are read together, so that none is padded on account of another.
-        groups: dict[Any, list[tuple[int, dict[str, torch.Tensor]]]] = defaultdict(list)
-        for place, item in enumerate(prepared):
-            if not isinstance(item, Reading):
-                groups[tuple((name, tensor.shape) for name, tensor in item.items())].append((place, item))
-        for shapes, group in groups.items():
-            inputs = {name: torch.cat([item[name] for _, item in group]) for name, _ in shapes}
-            answers = _generate(model, tokenizer, inputs, settings, score_as)
-            each = len(answers) // len(group)
-            for row, answer in enumerate(answers):
-                readings[group[row // each][0]].append(answer)
-        yield from readings
-
-
-def _generate(
+def generate_texts(
     model: Any, tokenizer: Any, inputs: dict[str, torch.Tensor], settings: dict[str, Any], score_as: ScoreAs
 ) -> list[Reading]:
-    inputs = {
-        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
-        for name, tensor in inputs.items()
-    }
+    """For each image its readings, best first: one, or `num_return_sequences`.
+
+    The score is that of the tokens and the end, or 0 where `settings` do not ask for scores.
+    """
+    given = settings.get("decoder_input_ids")
+    if given is not None and len(given) == 1:  # one prompt for all images
+        settings = {**settings, "decoder_input_ids": given.to(model.device).expand(len(inputs["pixel_values"]), -1)}
     output = model.generate(**inputs, **settings)
     sequences = output if isinstance(output, torch.Tensor) else output.sequences
-    texts = tokenizer.batch_decode(sequences, skip_special_tokens=True)
+    texts = _texts(tokenizer, sequences[:, 0 if given is None else given.shape[1] :])
     if output is sequences:
         return [Reading(text, 0.0) for text in texts]
     steps = _step_probabilities(model, output, settings)
     return [Reading(text, aggregate(row, score_as)) for text, row in zip(texts, steps, strict=True)]
+
+
+def _texts(tokenizer: Any, sequences: torch.Tensor) -> list[str]:
+    """The texts without special tokens; between Donut's tags is one space, as between the leaves of `token2json`."""
+    tags = set(_tags(tokenizer).values())
+    if not tags:
+        return list(tokenizer.batch_decode(sequences, skip_special_tokens=True))
+    texts = []
+    for row in sequences.tolist():
+        pieces: list[list[int]] = [[]]
+        for token in row:
+            if token in tags:
+                pieces.append([])
+            else:
+                pieces[-1].append(token)
+        leaves = (text.strip() for text in tokenizer.batch_decode(pieces, skip_special_tokens=True))
+        texts.append(" ".join(leaf for leaf in leaves if leaf))
+    return texts
+
+
+def _tags(tokenizer: Any) -> dict[str, int]:
+    return {token: index for token, index in tokenizer.get_added_vocab().items() if TAG.fullmatch(token)}
 
 
 def _step_probabilities(model: Any, output: Any, settings: dict[str, Any]) -> list[list[float]]:
@@ -112,9 +66,25 @@ def _step_probabilities(model: Any, output: Any, settings: dict[str, Any]) -> li
     return [row[~behind].tolist() for row, behind in zip(probabilities, behind_the_end, strict=True)]
 
 
-def _generation_settings(model: Any, tokenizer: Any, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The caller's arguments, with a bound on the length and the tokenizer's padding where nothing sets them."""
+def generation_settings(
+    model: Any, tokenizer: Any, prompt: str | None, with_scores: bool, generate_kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The caller's arguments, with a start, a bound on the length and padding where nothing sets them.
+
+    Raises:
+        ValueError: a start that the checkpoint does not name, or that its parts do not agree about; an unknown prompt.
+    """
     settings = dict(generate_kwargs)
+    if with_scores:
+        settings.update(return_dict_in_generate=True, output_scores=True)
+    if prompt is not None:
+        settings["decoder_input_ids"] = _prompt_ids(tokenizer, prompt)
+    elif not settings.keys() & {"decoder_input_ids", "decoder_start_token_id", "generation_config"}:
+        if start_token(model, tokenizer) is None and takes_prompt(model):
+            raise ValueError(
+                "the checkpoint does not say with which task its decoder starts, and Donut reads nothing without one. "
+                f"{_cure(tokenizer)}, or set decoder_start_token_id in its config and generation_config."
+            )
     generation_config = settings.get("generation_config", model.generation_config)
     known = {**generation_config.to_diff_dict(), **settings}
     if known.get("pad_token_id") is None and tokenizer.pad_token_id is not None:
@@ -124,5 +94,51 @@ def _generation_settings(model: Any, tokenizer: Any, generate_kwargs: dict[str, 
     # Some decoders have no position behind their last: without the cap a line that does not end is an IndexError.
     positions = getattr(getattr(model.config, "decoder", None), "max_position_embeddings", None)
     if positions is not None and settings.get("max_new_tokens") is not None:
-        settings["max_new_tokens"] = min(settings["max_new_tokens"], positions - 2)
+        given = settings["decoder_input_ids"].shape[1] if "decoder_input_ids" in settings else 1
+        settings["max_new_tokens"] = min(settings["max_new_tokens"], positions - 1 - given)
     return settings
+
+
+def takes_prompt(model: Any) -> bool:
+    """Whether this is a Donut, whose decoder goes on from the tag of a task; `generate` puts no start before it."""
+    return "donut" in getattr(getattr(model.config, "encoder", None), "model_type", "")
+
+
+def start_token(model: Any, tokenizer: Any) -> int | None:
+    """The id from which the decoder of an encoder-decoder starts; None where the checkpoint names none.
+
+    transformers takes any id without a word, and the text is then rubbish from its first token on.
+
+    Raises:
+        ValueError: config and generation_config differ, or the id is an ordinary symbol of the tokenizer, or none.
+    """
+    start = getattr(model.generation_config, "decoder_start_token_id", None)
+    stated = getattr(model.config, "decoder_start_token_id", start)
+    if stated is not None and stated != start:
+        raise ValueError(
+            f"decoder_start_token_id is {start} in generation_config and {stated} in config. Expected one id in both: "
+            "the one with which the decoder was trained. Set both, and save the model again; to read with one of them "
+            'as it is, pass generate_kwargs={"decoder_start_token_id": id}.'
+        )
+    if start is not None and start not in {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}:
+        symbol = tokenizer.convert_ids_to_tokens(start) if start < len(tokenizer) else None
+        raise ValueError(
+            f"decoder_start_token_id is {start}, which in the tokenizer is {symbol!r}. Expected a special token: take "
+            "model and tokenizer from the same checkpoint, or set the id in the model's config and generation_config."
+        )
+    return start
+
+
+def _prompt_ids(tokenizer: Any, prompt: str) -> torch.Tensor:
+    """int64 (1, L)."""
+    if not isinstance(prompt, str):
+        raise ValueError(f"prompt is {prompt!r}, expected one string, for all images.")
+    ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    if not ids.shape[1] or ids[0, 0] not in _tags(tokenizer).values():
+        raise ValueError(f"prompt is {prompt!r}, which starts with no task of the tokenizer. {_cure(tokenizer)}.")
+    return ids
+
+
+def _cure(tokenizer: Any) -> str:
+    tasks = sorted(tag for tag in _tags(tokenizer) if tag.startswith("<s_"))
+    return f"Pass prompt= with the tag of the task first; the tokenizer has {', '.join(tasks[:20]) or 'none'}"

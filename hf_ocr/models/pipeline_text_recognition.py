@@ -13,10 +13,12 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.pipelines.base import Pipeline
 
 from .confidence import ScoreAs, aggregate, check_score_as
-from .generation import generate_readings
+from .generation import takes_prompt
 from .image_loading import load_image
+from .mgp_str_reading import MGP_STR, MgpStrTokenizers, check_heads
 from .processing_text_recognition import TextRecognitionProcessor
 from .reading import Character, Reading, iterate_readings
+from .stock_reading import stock_readings
 
 # Images read at once when the caller names no number. A model that only generates reads one at a time, as the
 # pipeline always did: a batch of a large decoder may not fit the memory.
@@ -26,8 +28,8 @@ BATCH_SIZE = 64
 class TextRecognitionPipeline(Pipeline):
     """Reads images of text lines or words, with the interface that `image-to-text` had in transformers 4.
 
-    Works with every recognizer that has `recognize(pixel_values, widths, ...)`, and with encoder-decoders that only
-    `generate` (TrOCR, Donut and other `VisionEncoderDecoderModel`s).
+    Works with every recognizer that has `recognize(pixel_values, widths, ...)`, with encoder-decoders that only
+    `generate` (TrOCR, Donut and other `VisionEncoderDecoderModel`s), and with MGP-STR.
 
     ```python
     read = pipeline("text-recognition", model="folder")
@@ -44,8 +46,11 @@ class TextRecognitionPipeline(Pipeline):
     Keyword arguments, here or in a call:
         batch_size (int): images read at once; 64, or 1 for a model that only generates.
         num_workers (int): threads that load and prepare images; 0 does so in the calling thread.
-        max_new_tokens (int): longest text, in tokens; for a recognizer, in characters.
+        max_new_tokens (int): longest text, in tokens; for a recognizer and MGP-STR, in characters.
         generate_kwargs (dict): arguments of `generate`; for a recognizer of its `recognize`, as `num_beams`.
+        prompt (str): for Donut alone: the tag of its task, as "<s_cord-v2>", and what else the decoder goes on from;
+            without one it starts from the checkpoint's `decoder_start_token_id`. The text is what follows, tags left
+            out.
         timeout (float): seconds to wait for a URL.
         return_scores (bool): adds "score", the probability of the text given the image, in [0, 1].
         score_as (str): the scores of texts and words from the probabilities of their characters (for a model that only
@@ -62,8 +67,9 @@ class TextRecognitionPipeline(Pipeline):
     given, else in float32. `model` itself stays as it was passed.
 
     Raises:
-        ValueError: a model that cannot read, missing parts, unknown values of the arguments above; `prompt` (no
-            recognizer here takes one); an image that cannot be read.
+        ValueError: a model that cannot read, missing parts, unknown values of the arguments above; a `prompt` for
+            a model that takes none; a start of the text that the parts of a checkpoint do not agree about; an image
+            that cannot be read.
         TypeError: an unknown keyword argument.
     """
 
@@ -84,13 +90,14 @@ class TextRecognitionPipeline(Pipeline):
         self._copy: Any = None
         self._copied_state: Any = None
         self._recognizes = hasattr(model, "recognize")
+        self._has_heads = model.config.model_type == MGP_STR
         if not self._recognizes and model.config.model_type.startswith("pp_ocr"):
             raise ValueError(
                 f"{type(model).__name__} cannot read text as it is: transformers' own PP-OCR recognizers have no "
                 "alphabet, and their text depends on the batch. `hf-ocr convert rapidocr FOLDER` writes PP-OCRv6 small "
                 "as a checkpoint that reads here and can be trained."
             )
-        if not self._recognizes and not model.can_generate():
+        if not self._recognizes and not self._has_heads and not model.can_generate():
             raise ValueError(
                 f"{type(model).__name__} cannot read text: expected a model with `recognize` or with `generate`. "
                 "Load the checkpoint with AutoModelForTextRecognition or AutoModelForImageTextToText."
@@ -100,6 +107,10 @@ class TextRecognitionPipeline(Pipeline):
             self.tokenizer = self._required_part(AutoTokenizer, "tokenizer")
         if self.image_processor is None:
             self.image_processor = self._required_part(AutoImageProcessor, "image_processor")
+        self._stock_tokenizer = self.tokenizer
+        if self._has_heads:
+            self._stock_tokenizer = MgpStrTokenizers.of(self if self.processor is None else self.processor)
+            check_heads(model, self._stock_tokenizer)
         if self._recognizes:
             if self.processor is None:
                 self.processor = TextRecognitionProcessor(self.image_processor, self.tokenizer)
@@ -143,7 +154,7 @@ class TextRecognitionPipeline(Pipeline):
         score_as: ScoreAs | None = None,
         min_score: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if prompt is not None:
+        if prompt is not None and not takes_prompt(self.model):
             raise ValueError(
                 f"Model type {self.model.config.model_type} does not support conditional text generation: leave "
                 '`prompt` out. Models that take one are read by the "image-text-to-text" pipeline.'
@@ -156,8 +167,12 @@ class TextRecognitionPipeline(Pipeline):
                     "version"
                 )
             generate_kwargs["max_new_tokens"] = max_new_tokens
-        if self._recognizes:
-            known = {*signature(self.model.recognize).parameters, "max_new_tokens"}
+        if prompt is not None:
+            generate_kwargs["prompt"] = prompt
+        if self._recognizes or self._has_heads:
+            known = {"max_new_tokens"}
+            if self._recognizes:
+                known |= signature(self.model.recognize).parameters.keys()
             known -= {"pixel_values", "widths", "with_characters", "kwargs"}
             if unknown := sorted(generate_kwargs.keys() - known):
                 raise ValueError(
@@ -207,7 +222,7 @@ class TextRecognitionPipeline(Pipeline):
         preprocess_params = {**self._preprocess_params, **preprocess_params}
         forward_params = {**self._forward_params, **forward_params}
         postprocess_params = {**self._postprocess_params, **postprocess_params}
-        batch_size = batch_size or self._batch_size or (BATCH_SIZE if self._recognizes else 1)
+        batch_size = batch_size or self._batch_size or (BATCH_SIZE if self._recognizes or self._has_heads else 1)
         num_workers = (self._num_workers or 0) if num_workers is None else num_workers
 
         def results(sources: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
@@ -257,10 +272,11 @@ class TextRecognitionPipeline(Pipeline):
 
         on_error = preprocess_params.get("on_error", "raise")
         score_as = postprocess_params.get("score_as", "product")
+        longest = None if not (self._recognizes or self._has_heads) else generate_kwargs.pop("max_new_tokens", None)
         if not self._recognizes:
-            yield from generate_readings(
+            for readings in stock_readings(
                 self.model,
-                self.tokenizer,
+                self._stock_tokenizer,
                 self.image_processor,
                 sources,
                 batch_size=batch_size,
@@ -270,9 +286,9 @@ class TextRecognitionPipeline(Pipeline):
                 executor=executor,
                 score_as=score_as,
                 **generate_kwargs,
-            )
+            ):
+                yield [Reading(item.text[:longest], item.score, error=item.error) for item in readings]
             return
-        longest = generate_kwargs.pop("max_new_tokens", None)
         for reading in iterate_readings(
             self._reading_model(),
             self.processor,
