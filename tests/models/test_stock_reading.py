@@ -65,7 +65,14 @@ def test_what_was_given_is_not_read(read):
 
 def test_a_long_prompt_leaves_fewer_positions(read):
     prompt = "<s_parts>" + "a" * 35  # the decoder has 40
-    assert len(read(lines(1)[0], prompt=prompt, generate_kwargs={"suppress_tokens": [2], "forced_eos_token_id": None})[0]["generated_text"]) <= 4
+    assert (
+        len(
+            read(lines(1)[0], prompt=prompt, generate_kwargs={"suppress_tokens": [2], "forced_eos_token_id": None})[0][
+                "generated_text"
+            ]
+        )
+        <= 4
+    )
 
 
 @pytest.mark.parametrize(
