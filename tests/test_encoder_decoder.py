@@ -5,10 +5,12 @@ import copy
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from tiny_stock_models import tiny_trocr
+from tiny_stock_models import tiny_donut, tiny_trocr
 from transformers import (
     AutoModelForImageTextToText,
     GPT2Config,
+    MBartConfig,
+    TrOCRConfig,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
     ViTConfig,
@@ -37,13 +39,38 @@ def folder(tmp_path_factory):
     return tiny_trocr(tmp_path_factory.mktemp("trocr"), [drawn("cat")], ["dog"])
 
 
-def gpt2(tokenizer):
-    """A ViT with GPT-2, its head tied to its embedding, under an alphabet of ours."""
+@pytest.fixture(scope="module")
+def donut(tmp_path_factory):
+    return tiny_donut(tmp_path_factory.mktemp("donut"), [drawn("cat")], ["dog"])
+
+
+def gpt2(vocab_size):
+    return GPT2Config(vocab_size=vocab_size, n_embd=32, n_layer=1, n_head=2, n_positions=16, add_cross_attention=True,
+                      tie_word_embeddings=True)  # fmt: skip
+
+
+def trocr(vocab_size):
+    return TrOCRConfig(vocab_size=vocab_size, d_model=32, decoder_layers=1, decoder_attention_heads=2,
+                       decoder_ffn_dim=32, max_position_embeddings=16, cross_attention_hidden_size=32)  # fmt: skip
+
+
+def mbart(vocab_size):
+    return MBartConfig(vocab_size=vocab_size, d_model=32, decoder_layers=1, decoder_attention_heads=2,
+                       decoder_ffn_dim=32, max_position_embeddings=16, is_encoder_decoder=False)  # fmt: skip
+
+
+def untied_trocr(vocab_size):
+    config = trocr(vocab_size)
+    config.tie_word_embeddings = False
+    return config
+
+
+def encoder_decoder(decoder, tokenizer):
+    """A ViT with this decoder, under an alphabet of ours."""
     encoder = ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
                         image_size=32, patch_size=8)  # fmt: skip
-    decoder = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=16,
-                         add_cross_attention=True, tie_word_embeddings=True)  # fmt: skip
-    model = VisionEncoderDecoderModel(VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder))
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder(len(tokenizer)))
+    model = VisionEncoderDecoderModel(config)
     for settings in (model.config, model.generation_config):
         settings.decoder_start_token_id = tokenizer.bos_token_id
         settings.pad_token_id, settings.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
@@ -56,11 +83,11 @@ def characters(alphabet="act"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora_rank", [0, 8])
-def test_a_stock_checkpoint_learns_and_is_one_afterwards(folder, tmp_path, lora_rank):
+@pytest.mark.parametrize(("kind", "lora_rank"), [("folder", 0), ("folder", 8), ("donut", 0)])
+def test_a_stock_checkpoint_learns_and_is_one_afterwards(request, kind, tmp_path, lora_rank):
     if lora_rank:
         pytest.importorskip("peft")
-    model, processor = load_recognizer(folder, lora_rank)
+    model, processor = load_recognizer(request.getfixturevalue(kind), lora_rank)
     rows = [{"image": drawn(word), "text": word} for word in WORDS]
     batch = processor(images=[row["image"] for row in rows], text=WORDS, return_tensors="pt")
     before = float(model.eval()(**batch).loss)
@@ -103,42 +130,55 @@ def test_lines_longer_than_the_decoder_are_skipped(folder):
     torch.testing.assert_close(output.loss, alone.loss)
 
 
+@pytest.mark.parametrize("kind", ["folder", "donut"])
 @pytest.mark.parametrize(
-    ("name", "where", "value"),
+    ("name", "where", "value", "cure"),
     [
-        ("decoder_start_token_id", "generation_config", None),
-        ("decoder_start_token_id", "config", 2),
-        ("eos_token_id", "generation_config", 1),
-        ("pad_token_id", "generation_config", None),
+        ("decoder_start_token_id", "generation_config", None, "Expected one id in both: .*Set both"),
+        ("decoder_start_token_id", "config", 2, "Expected one id in both: .*Set both"),
+        ("decoder_start_token_id", "both", None, "Expected the id with which the decoder .*Set it there"),
+        ("decoder_start_token_id", "both", 9, "Expected a special token: .*set the id"),
+        ("eos_token_id", "generation_config", 1, "Expected one id in both: set "),
+        ("pad_token_id", "generation_config", None, "Expected one id in both: set "),
     ],
 )
-def test_parts_that_disagree_are_refused_with_the_cure(folder, name, where, value):
-    model, processor = load_recognizer(folder)
+def test_parts_that_disagree_are_refused_with_the_cure(request, kind, name, where, value, cure):
+    model, processor = load_recognizer(request.getfixturevalue(kind))
     stock = copy.deepcopy(model.model)
-    setattr(getattr(stock, where), name, value)
-    with pytest.raises(ValueError, match=rf"{name} is .*{value}.* Expected one id in both: .*[sS]et "):
+    for settings in ("config", "generation_config"):
+        if where in ("both", settings):
+            setattr(getattr(stock, settings), name, value)
+    with pytest.raises(ValueError, match=rf"{name} is .*{value}.* {cure}"):
         EncoderDecoderRecognizer(stock, processor.tokenizer)
 
 
 def test_a_tokenizer_of_another_checkpoint_is_refused():
     with pytest.raises(ValueError, match=r"the tokenizer has 8 symbols, but the decoder has 6"):
-        EncoderDecoderRecognizer(gpt2(characters()), characters("abcde"))
+        EncoderDecoderRecognizer(encoder_decoder(gpt2, characters()), characters("abcde"))
 
 
-def test_an_alphabet_of_ours_is_resized_in_embedding_and_tied_head():
+@pytest.mark.parametrize("decoder", [gpt2, trocr, mbart, untied_trocr])
+def test_an_alphabet_of_ours_is_resized_in_embedding_and_head(decoder, tmp_path):
     tokenizer = characters()
-    model = EncoderDecoderRecognizer(gpt2(tokenizer), tokenizer)
-    old = model.decoder.get_input_embeddings().weight.detach().clone()
+    model = EncoderDecoderRecognizer(encoder_decoder(decoder, tokenizer), tokenizer)
+    old = [layer.weight.detach().clone() for layer in model.vocabulary_layers()]
     resized = resize_alphabet(model, tokenizer, "catz")
     embedding, head = model.vocabulary_layers()
-    assert head.weight is embedding.weight
-    assert torch.equal(embedding.weight[:6], old) and len(embedding.weight) == 7
+    assert (head.weight is embedding.weight) == (decoder is not untied_trocr)
+    for layer, before in zip((embedding, head), old, strict=True):
+        assert torch.equal(layer.weight[:6], before) and len(layer.weight) == 7
     assert model.config.decoder.vocab_size == 7 == len(resized)
     image_processor = ViTImageProcessor(size={"height": 32, "width": 32})
     processor = EncoderDecoderProcessor(image_processor, resized)
     batch = processor(images=[drawn("z")], text=["cz"], return_tensors="pt")
-    model(**batch).loss.backward()
-    assert embedding.weight.grad[resized.label_ids("z")[0]].any()
+    output = model.eval()(**batch)
+    output.loss.backward()
+    assert output.logits.shape[-1] == 7
+    assert embedding.weight.grad[resized.label_ids("z")[0]].any() and head.weight.grad.any()
+    model.save_pretrained(tmp_path)
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(EncoderDecoderRecognizer(again, resized).eval()(**batch).logits, output.logits)
 
 
 def test_a_stock_tokenizer_has_no_alphabet_to_resize(folder):
