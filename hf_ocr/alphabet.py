@@ -47,8 +47,8 @@ def resize_alphabet(
         raise ValueError(f"mode is {mode!r}, expected 'union', 'new' or 'fail'.")
     if not isinstance(tokenizer, CharacterTokenizer):
         raise ValueError(
-            f"the tokenizer is a {type(tokenizer).__name__}, expected a CharacterTokenizer: symbols that are not "
-            "characters are no alphabet that could be resized. Train with those it has."
+            f"the tokenizer is a {type(tokenizer).__name__}, expected a CharacterTokenizer: a stock tokenizer keeps "
+            "its symbols. Train with those it has, and leave out or change the texts with others."
         )
     layers = model.vocabulary_layers()
     for layer in layers:

@@ -43,7 +43,8 @@ def load_recognizer(name: str | Path, lora_rank: int = 0) -> tuple[Any, Any]:
             encoder-decoder, instead of its weights (extra `lora`); 0 for none.
 
     Raises:
-        ValueError: an encoder-decoder whose parts do not agree about start, end and padding; a rank for another model.
+        ValueError: an encoder-decoder whose parts do not agree about start, end and padding; an MGP-STR without the
+            tokenizers of its heads; a rank for another model.
     """
     model_type = AutoConfig.from_pretrained(name).model_type
     if model_type != "vision-encoder-decoder":

@@ -13,11 +13,10 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 from hf_ocr.models.mgp_str_reading import MgpStrTokenizers, check_heads, missing
 from hf_ocr.models.modeling_outputs import TextRecognitionOutput
+from hf_ocr.models.processing_text_recognition import IGNORED
 from hf_ocr.stock_parts import SizedImageProcessor, WritableTokenizer
 
 __all__ = ["MgpStrProcessor", "MgpstrForSceneTextRecognition", "load_mgp_str"]
-
-IGNORED = -100  # label value that no loss counts
 
 
 def load_mgp_str(name: str | Path) -> tuple[Any, Any]:

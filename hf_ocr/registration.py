@@ -32,7 +32,7 @@ REWRITER = "_resolve_deprecated_task"
 class ImageToTextPipeline:
     """What `pipeline("image-to-text")` builds: a choice, made when the model is loaded, never an instance of this.
 
-    - Recognizers with `recognize` and encoder-decoders (TrOCR, Donut): `TextRecognitionPipeline`.
+    - Recognizers with `recognize`, encoder-decoders (TrOCR, Donut) and MGP-STR: `TextRecognitionPipeline`.
     - Models whose tokenizer or processor has a chat template (vision-language models): the stock
       `ImageTextToTextPipeline`, to which transformers 5 itself would send the task.
     - Any other model: `TextRecognitionPipeline`, which reads with what can generate and refuses the rest by name.

@@ -90,14 +90,14 @@ class TextRecognitionPipeline(Pipeline):
         self._copy: Any = None
         self._copied_state: Any = None
         self._recognizes = hasattr(model, "recognize")
-        self._has_heads = model.config.model_type == MGP_STR
+        self._generates = not self._recognizes and model.config.model_type != MGP_STR
         if not self._recognizes and model.config.model_type.startswith("pp_ocr"):
             raise ValueError(
                 f"{type(model).__name__} cannot read text as it is: transformers' own PP-OCR recognizers have no "
                 "alphabet, and their text depends on the batch. `hf-ocr convert rapidocr FOLDER` writes PP-OCRv6 small "
                 "as a checkpoint that reads here and can be trained."
             )
-        if not self._recognizes and not self._has_heads and not model.can_generate():
+        if self._generates and not model.can_generate():
             raise ValueError(
                 f"{type(model).__name__} cannot read text: expected a model with `recognize` or with `generate`. "
                 "Load the checkpoint with AutoModelForTextRecognition or AutoModelForImageTextToText."
@@ -108,7 +108,7 @@ class TextRecognitionPipeline(Pipeline):
         if self.image_processor is None:
             self.image_processor = self._required_part(AutoImageProcessor, "image_processor")
         self._stock_tokenizer = self.tokenizer
-        if self._has_heads:
+        if model.config.model_type == MGP_STR:
             self._stock_tokenizer = MgpStrTokenizers.of(self if self.processor is None else self.processor)
             check_heads(model, self._stock_tokenizer)
         if self._recognizes:
@@ -169,7 +169,7 @@ class TextRecognitionPipeline(Pipeline):
             generate_kwargs["max_new_tokens"] = max_new_tokens
         if prompt is not None:
             generate_kwargs["prompt"] = prompt
-        if self._recognizes or self._has_heads:
+        if not self._generates:
             known = {"max_new_tokens"}
             if self._recognizes:
                 known |= signature(self.model.recognize).parameters.keys()
@@ -222,7 +222,7 @@ class TextRecognitionPipeline(Pipeline):
         preprocess_params = {**self._preprocess_params, **preprocess_params}
         forward_params = {**self._forward_params, **forward_params}
         postprocess_params = {**self._postprocess_params, **postprocess_params}
-        batch_size = batch_size or self._batch_size or (BATCH_SIZE if self._recognizes or self._has_heads else 1)
+        batch_size = batch_size or self._batch_size or (1 if self._generates else BATCH_SIZE)
         num_workers = (self._num_workers or 0) if num_workers is None else num_workers
 
         def results(sources: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
@@ -272,7 +272,7 @@ class TextRecognitionPipeline(Pipeline):
 
         on_error = preprocess_params.get("on_error", "raise")
         score_as = postprocess_params.get("score_as", "product")
-        longest = None if not (self._recognizes or self._has_heads) else generate_kwargs.pop("max_new_tokens", None)
+        longest = None if self._generates else generate_kwargs.pop("max_new_tokens", None)
         if not self._recognizes:
             for readings in stock_readings(
                 self.model,
