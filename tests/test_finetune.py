@@ -15,9 +15,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_stock_models import tiny_trocr
+from tiny_stock_models import tiny_donut, tiny_mgp_str, tiny_trocr
 from tiny_training import untrained
 from transformers import pipeline
+
+from hf_ocr.metrics import character_edits
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["cat", "hello", "noon", "label", "tree", "off", "zone", "order", "table", "bread", "total", "cash", "rate"]
@@ -216,3 +218,22 @@ def test_a_new_alphabet_from_a_folder_to_a_model_that_reads(folder, tmp_path):
     assert {"validation_cer", "old_cer"} <= set(entries[4])
     for name in ("curves.png", "worst-validation.png", "yes.md", "yes.json"):
         assert (tmp_path / "yes" / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("tiny", [tiny_donut, tiny_mgp_str])
+def test_stock_models_are_tuned_by_the_same_command(folder, tmp_path, monkeypatch, tiny):
+    monkeypatch.chdir(tmp_path)  # where the tokenizers of two heads of MGP-STR lie
+    images = [Image.open(folder / "train" / f"{word}.png") for word in WORDS[:4]]
+    model = tiny(tmp_path, images, WORDS[:4])
+    out = run(folder, tmp_path / "run", model_name_or_path=model, max_steps=4, eval_steps=2, learning_rate=1e-5,
+              augmentation="none", test_file=folder / "test")  # fmt: skip
+    assert "nothing to mend" in out and "\ntest\n7 lines" in out
+    read, before = (pipeline("image-to-text", model=str(name)) for name in (tmp_path / "run" / "best", model))
+    assert type(read.model) is type(before.model)
+    assert not torch.equal(next(read.model.parameters()), next(before.model.parameters()))
+    texts = [found[0]["generated_text"] for found in read([str(folder / "test" / f"{word}.png") for word in WORDS[:7]])]
+    edits, lengths = character_edits(texts, WORDS[:7])
+    results = {
+        result["dataset"]: result for result in json.loads((tmp_path / "run" / "run.json").read_text())["results"]
+    }
+    assert results["test"]["report"]["figures"]["cer"]["value"] == pytest.approx(edits.sum() / lengths.sum())
