@@ -99,7 +99,7 @@ def equal(what: str, expected: list[str], found: list[str]) -> int:
     return count
 
 
-def compare(arguments: argparse.Namespace, model: str, images: list[bytes], texts: list[str]) -> dict[str, Any]:
+def compare_readers(arguments: argparse.Namespace, model: str, images: list[bytes], texts: list[str]) -> dict[str, Any]:
     read = pipeline("text-recognition", model=model, device="cpu", dtype=torch.float32)
     calibration = load_lines(arguments.calibration, CALIBRATION_LINES, arguments.seed)[0]
     bar = tqdm(images, desc="pipeline", unit="line", leave=False, disable=None)
@@ -145,7 +145,7 @@ def main() -> None:
     record |= {"lines": len(images), "hardware": hardware(), "versions": versions() | onnx, "models": {}}
     for model in arguments.model:
         print(f"{Path(model).name}: {len(images)} lines", flush=True)
-        record["models"][Path(model).name] = compare(arguments, model, images, texts)
+        record["models"][Path(model).name] = compare_readers(arguments, model, images, texts)
         if arguments.output:
             arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

@@ -272,15 +272,13 @@ def script_breaches(root: Path) -> list[str]:
                 breaches.append(f"{where}: {name} is in {homes[name]} too; its place is in the package")
         for node in tree.body[1:]:
             guard = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
-            # What an extra brings, or one line that says which extra it is.
-            extra = isinstance(node, ast.Try) and all(isinstance(n, ast.Import | ast.ImportFrom) for n in node.body)
-            if (
-                not guard
-                and not extra
-                and not isinstance(
-                    node,
-                    ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign | ast.FunctionDef | ast.ClassDef,
-                )
+            # Where an extra is missing, a script says so.
+            optional = isinstance(node, ast.Try) and all(
+                isinstance(line, ast.Import | ast.ImportFrom) for line in node.body
+            )
+            if not (guard or optional) and not isinstance(
+                node,
+                ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign | ast.FunctionDef | ast.ClassDef,
             ):
                 breaches.append(f"{where}:{node.lineno}: works when it is imported")
         for node in ast.walk(tree):

@@ -69,6 +69,12 @@ FAULTS = {
     "gradient": (guards.training_in_models, "hf_ocr/models/ctc.py", "def f(x):\n    x.backward()", "backward belongs"),
     "data sets": (guards.training_in_models, "hf_ocr/text.py", "from datasets import Dataset", "datasets belongs"),
     "work on import": (guards.script_breaches, "scripts/new.py", '"""New."""\nprint(1)', "works when it is imported"),
+    "tries on import": (
+        guards.script_breaches,
+        "scripts/new.py",
+        '"""New."""\ntry:\n    print(1)\nexcept ImportError:\n    raise',
+        "works when it is imported",
+    ),
     "no main": (guards.script_breaches, "scripts/new.py", '"""New."""', "scripts/new.py: has no main"),
     "no docstring": (guards.script_breaches, "scripts/new.py", "def main():\n    pass", "has no docstring"),
     "imports a script": (
