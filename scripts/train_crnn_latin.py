@@ -243,7 +243,9 @@ def main() -> None:
     elif reader is not None:
         case_reader = reader.reading_copy(torch.bfloat16), processor
     switch = round(arguments.late_from * arguments.max_steps)
-    chunks = training_chunks(arguments.data, processor, reader is None, case_reader, switch, arguments.seed)
+    # Behind the convolutions of a CRNN all of vision_text is new, and CTC finds its way from short lines.
+    anew = reader is None or (arguments.model_type == "vision_text" and not isinstance(reader, type(model)))
+    chunks = training_chunks(arguments.data, processor, anew, case_reader, switch, arguments.seed)
     validation = validation_sets(arguments.data)
 
     def validate(average: Any) -> dict[str, Report]:
@@ -266,7 +268,7 @@ def main() -> None:
         "model_type": arguments.model_type,
         "init_from": arguments.init_from.name if arguments.init_from else None,
         "teacher": arguments.teacher.name if arguments.teacher else None,
-        "first_mix": (EARLY if reader is None else WORDS)._asdict(),
+        "first_mix": (EARLY if anew else WORDS)._asdict(),
         "late_mix": LATE._asdict(),
         "late_from": round(arguments.late_from, 4),
         "lines_per_batch": chunks.first.lines_per_chunk // chunks.batches_per_chunk,
