@@ -111,7 +111,7 @@ def read_parseq(
 def _settings(weights: SourceWeights) -> ParseqConfig:
     """What the shapes say of the network."""
     size = weights.size("encoder.norm.weight", 0)
-    patch = tuple(weights.size("encoder.patch_embed.proj.weight", axis) for axis in (2, 3))
+    patch = weights.size("encoder.patch_embed.proj.weight", 2), weights.size("encoder.patch_embed.proj.weight", 3)
     patches = weights.size("encoder.pos_embed", 1)
     if size % max(HEAD_SIZES) or (*patch, patches) not in IMAGES:
         known = "; ".join(f"{count} of {rows} x {columns}" for rows, columns, count in IMAGES)

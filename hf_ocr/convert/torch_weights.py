@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +27,7 @@ def read_tensors(source: str | Path) -> dict[str, torch.Tensor]:
     source = Path(source)
     if not source.is_file():
         raise ConversionError(f"{source}: no such file. Expected the weights of a network, as .pth; check the path.")
+    content: Any
     try:
         if source.suffix == ".safetensors":
             content = load_file(source)

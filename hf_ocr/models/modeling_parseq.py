@@ -48,8 +48,8 @@ class ParseqModel(ParseqPreTrainedModel):
 
     def __init__(self, config: ParseqConfig) -> None:
         super().__init__(config)
-        size = tuple(config.patch_size)
-        self.patches = nn.Conv2d(config.num_channels, config.hidden_size, size, stride=size)
+        rows, columns = config.patch_size
+        self.patches = nn.Conv2d(config.num_channels, config.hidden_size, (rows, columns), stride=(rows, columns))
         self.positions = nn.Parameter(torch.empty(config.grid[0] * config.grid[1], config.hidden_size))
         self.layers = nn.ModuleList(ParseqEncoderLayer(config) for _ in range(config.encoder_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-6)

@@ -42,8 +42,10 @@ class ParseqEncoderLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
-        parts = self.query_key_value(self.attention_norm(hidden)).chunk(3, -1)
-        found = F.scaled_dot_product_attention(*(_heads(part, self.num_heads) for part in parts))
+        query, key, value = (
+            _heads(part, self.num_heads) for part in self.query_key_value(self.attention_norm(hidden)).chunk(3, -1)
+        )
+        found = F.scaled_dot_product_attention(query, key, value)
         hidden = hidden + self.output(found.transpose(1, 2).flatten(2))
         return hidden + self.feed_forward(self.feed_forward_norm(hidden))
 
