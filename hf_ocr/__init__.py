@@ -6,6 +6,7 @@ Importing the package registers its classes with transformers, and does nothing 
 from hf_ocr.models import MODEL_CLASSES
 from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.configuration_parseq import ParseqConfig
 from hf_ocr.models.configuration_pp_ocr import PpOcrConfig
 from hf_ocr.models.configuration_vision_text import VisionTextConfig
 from hf_ocr.models.image_loading import ImageError, load_image
@@ -13,6 +14,7 @@ from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_attention_ocr import AttentionOcrForTextRecognition, AttentionOcrModel
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition, CrnnModel
 from hf_ocr.models.modeling_outputs import Recognition, TextRecognitionOutput
+from hf_ocr.models.modeling_parseq import ParseqForTextRecognition, ParseqModel
 from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition, PpOcrModel
 from hf_ocr.models.modeling_vision_text import VisionTextForTextRecognition, VisionTextModel
 from hf_ocr.models.pipeline_text_recognition import TextRecognitionPipeline
@@ -34,6 +36,9 @@ __all__ = [
     "CrnnForTextRecognition",
     "CrnnModel",
     "ImageError",
+    "ParseqConfig",
+    "ParseqForTextRecognition",
+    "ParseqModel",
     "PpOcrConfig",
     "PpOcrForTextRecognition",
     "PpOcrModel",

@@ -71,10 +71,13 @@ def load_recognizer(name: str | Path, lora_rank: int = 0) -> tuple[Any, Any]:
 
 
 def decoder_positions(model: Any) -> int | None:
-    """Tokens, their end among them, that a stock model has positions for; None for a model without such a bound."""
-    if model.config.model_type == MGP_STR:
-        return model.config.max_token_length - 1  # the first stands for the start
-    return getattr(getattr(model.config, "decoder", None), "max_position_embeddings", None)
+    """Tokens of a label, its end among them where the tokenizer writes one, that a model has positions for; None for a
+    model without such a bound."""
+    config = model.config
+    if config.model_type == MGP_STR:
+        return config.max_token_length - 1  # the first stands for the start
+    own = getattr(config, "max_label_length", None)
+    return own if own is not None else getattr(getattr(config, "decoder", None), "max_position_embeddings", None)
 
 
 class EncoderDecoderRecognizer(nn.Module):

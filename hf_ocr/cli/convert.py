@@ -11,6 +11,7 @@ from transformers.utils import logging
 from hf_ocr.cli.loading import CommandError
 from hf_ocr.convert.conversion import Conversion, ConversionError, named
 from hf_ocr.convert.crnn import FORMS, convert_crnn
+from hf_ocr.convert.parseq import convert_parseq
 from hf_ocr.convert.rapidocr import convert_rapidocr
 
 EPILOG = """\
@@ -18,6 +19,7 @@ examples:
   hf-ocr convert rapidocr pp-ocrv6-small
   hf-ocr convert crnn crnn.pth crnn-words
   hf-ocr convert crnn best_accuracy.pth my-words --alphabet characters.txt
+  hf-ocr convert parseq parseq.pt parseq-words
   hf-ocr read line.png --model my-words
 """
 RAPIDOCR = """\
@@ -30,6 +32,11 @@ The state dict of a CRNN, told by the names in it to be one of
 {chr(10).join(f"  {form.name}" for form in FORMS)}
 
 Only tensors are read: nothing in the file is run. Other networks of these projects are refused by name.
+"""
+PARSEQ = """\
+A PARSeq of baudm/parseq: a state dict as its releases have them, or a Lightning checkpoint of its trainer.
+
+Only tensors are read: nothing in the file is run.
 """
 
 
@@ -45,14 +52,16 @@ def add_parser(verbs: Any) -> None:
     sources = parser.add_subparsers(title="sources", required=True, metavar="SOURCE")
     rapidocr = _add_source(sources, "rapidocr", "PP-OCRv6 small, out of the wheel of RapidOCR", RAPIDOCR, run_rapidocr)
     crnn = _add_source(sources, "crnn", "a CRNN of crnn.pytorch, the deep text benchmark, docTR", CRNN, run_crnn)
-    crnn.add_argument("weights", metavar="WEIGHTS", help="file of the weights: .pth or .pt, or .safetensors")
-    crnn.add_argument(
-        "--alphabet",
-        metavar="FILE",
-        help="text file (UTF-8) of the characters in the order of their ids, without the blank; line breaks do not "
-        "count (default: the published alphabet of as many characters)",
-    )
-    for source in (rapidocr, crnn):
+    parseq = _add_source(sources, "parseq", "a PARSeq of its authors' code", PARSEQ, run_parseq)
+    for source in (crnn, parseq):
+        source.add_argument("weights", metavar="WEIGHTS", help="file of the weights: .pth or .pt, or .safetensors")
+        source.add_argument(
+            "--alphabet",
+            metavar="FILE",
+            help="text file (UTF-8) of the characters in the order of their ids, without the blank; line breaks do "
+            "not count (default: the published alphabet of as many characters)",
+        )
+    for source in (rapidocr, crnn, parseq):
         source.add_argument("folder", metavar="FOLDER", help="to write; files of the same names are overwritten")
         source.add_argument(
             "--float16", action="store_true", help="store the weights in half the size; they are rounded"
@@ -76,8 +85,17 @@ def run_rapidocr(options: argparse.Namespace) -> int:
 
 def run_crnn(options: argparse.Namespace) -> int:
     """Convert, and say what was written."""
+    return _convert_weights(options, convert_crnn)
+
+
+def run_parseq(options: argparse.Namespace) -> int:
+    """Convert, and say what was written."""
+    return _convert_weights(options, convert_parseq)
+
+
+def _convert_weights(options: argparse.Namespace, convert: Callable[..., Conversion]) -> int:
     alphabet = None if options.alphabet is None else _read_alphabet(options.alphabet)
-    return _convert(options, lambda dtype: convert_crnn(options.weights, options.folder, alphabet, dtype))
+    return _convert(options, lambda dtype: convert(options.weights, options.folder, alphabet, dtype))
 
 
 def _convert(options: argparse.Namespace, convert: Callable[[torch.dtype | None], Conversion]) -> int:

@@ -18,8 +18,6 @@ How images are prepared, and what differs from there:
   there they shrink, and are padded below as well, and the widest are cut into parts.
 """
 
-import hashlib
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +25,14 @@ from typing import Any
 
 import torch
 
-from hf_ocr.bundle import save_bundle
-from hf_ocr.convert.conversion import Conversion, ConversionError, can_be_read, named
+from hf_ocr.convert.conversion import (
+    PRINTABLE,
+    Conversion,
+    ConversionError,
+    alphabet_of,
+    can_be_read,
+    write_checkpoint,
+)
 from hf_ocr.convert.torch_weights import SourceWeights, read_tensors
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
@@ -37,24 +41,6 @@ from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 from hf_ocr.text import CHARSET_36
 
-CARD = """\
----
-library_name: transformers
-pipeline_tag: image-to-text
-tags:
-- hf_ocr
-- text-recognition
----
-
-# {name} for hf_ocr
-
-Made by `hf-ocr convert crnn` from `{file}` (SHA-256 `{sha256}`), a CRNN in the form of {form}.
-
-The weights are those of that file; their licence is the one their maker gave them. {symbols} symbols, the blank
-included{left_out}.
-"""
-
-_PRINTABLE = string.digits + string.ascii_letters + string.punctuation
 _CURRENCY = "£€¥¢฿"
 _STRETCHED = {"height": 32, "min_width": 100, "max_width": 100}
 
@@ -125,7 +111,7 @@ DTRB = Form(
     projection="SequenceModeling.0.linear",
     head=("SequenceModeling.1.linear", "Prediction"),
     blank=0,
-    alphabets=(CHARSET_36, _PRINTABLE),
+    alphabets=(CHARSET_36, PRINTABLE),
     images=_STRETCHED,
 )
 
@@ -154,8 +140,8 @@ DOCTR = Form(
     head=("linear",),
     blank=-1,
     alphabets=(
-        _PRINTABLE + "°" + "àâéèêëîïôùûçÀÂÉÈËÎÏÔÙÛÇ" + _CURRENCY,  # of the published weights, "legacy_french"
-        _PRINTABLE + "°" + _CURRENCY + "àâéèêëîïôùûüçÀÂÉÈÊËÎÏÔÙÛÜÇ",  # "french"
+        PRINTABLE + "°" + "àâéèêëîïôùûçÀÂÉÈËÎÏÔÙÛÇ" + _CURRENCY,  # of the published weights, "legacy_french"
+        PRINTABLE + "°" + _CURRENCY + "àâéèêëîïôùûüçÀÂÉÈÊËÎÏÔÙÛÜÇ",  # "french"
     ),
     images={
         "height": 32,
@@ -200,20 +186,8 @@ def convert_crnn(
     """
     source, folder = Path(source), Path(folder)
     model, processor, form, left_out = read_crnn(source, alphabet)
-    try:
-        save_bundle(model, processor, folder, weights_dtype)
-    except ValueError as error:  # weights that the smaller type cannot hold
-        raise ConversionError(f"{source}: {error}") from error
-    card = CARD.format(
-        name=folder.resolve().name,
-        file=source.name,
-        sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
-        form=form.name,
-        symbols=model.config.vocab_size,
-        left_out=f"; left out, because no text in normal form C holds them: {named(left_out)}" if left_out else "",
-    )
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    return Conversion(folder, source, f"CRNN of {form.name}", left_out)
+    network = f"CRNN of {form.name}"
+    return write_checkpoint(model, processor, source, folder, "crnn", network, left_out, weights_dtype)
 
 
 def read_crnn(
@@ -230,7 +204,7 @@ def read_crnn(
     head, bias = _head(weights, form, 2 * hidden_size)
     weights.check_empty()
 
-    characters = _alphabet(source, form, len(head), alphabet)
+    characters = alphabet_of(source, form.name, form.alphabets, len(head), alphabet)
     kept = [index for index, symbol in enumerate(characters) if can_be_read(symbol)]
     left_out = tuple(symbol for symbol in characters if not can_be_read(symbol))
     rows = [form.blank % len(head), *(index + (form.blank == 0) for index in kept)]
@@ -323,22 +297,3 @@ def _head(weights: SourceWeights, form: Form, size: int) -> tuple[torch.Tensor, 
         weight = matrix @ weight
         bias = matrix @ bias + weights.take(f"{name}.bias", (len(matrix),)).double()
     return weight.float(), bias.float()
-
-
-def _alphabet(source: Path, form: Form, outputs: int, alphabet: str | None) -> str:
-    """Characters in the order of their ids there, as many as the head has outputs beside the blank."""
-    if alphabet is None:
-        for published in form.alphabets:
-            if len(published) == outputs - 1:
-                return published
-        sizes = " or ".join(str(len(published)) for published in form.alphabets)
-        raise ConversionError(
-            f"{source}: a head of {outputs} outputs, for the blank and {outputs - 1} characters. The published "
-            f"alphabets of {form.name} have {sizes}. Give the characters in the order of their ids (--alphabet)."
-        )
-    if len(alphabet) != outputs - 1:
-        raise ConversionError(
-            f"{source}: an alphabet of {len(alphabet)} characters for a head of {outputs} outputs. Expected "
-            f"{outputs - 1}, the blank is not one of them. Give the characters in the order of their ids (--alphabet)."
-        )
-    return alphabet

@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -10,13 +11,15 @@ from safetensors.torch import load_file
 
 from hf_ocr.convert.conversion import ConversionError
 
-# What DistributedDataParallel and torch.compile put before every name.
-WRAPPERS = ("module.", "_orig_mod.")
+# What DistributedDataParallel, torch.compile and a Lightning module with a network inside put before every name.
+WRAPPERS = ("module.", "_orig_mod.", "model.")
 SAVE_AGAIN = "Load the network where it was trained, and save network.state_dict()."
 
 
 def read_tensors(source: str | Path) -> dict[str, torch.Tensor]:
     """{name: tensor} of a state dict, as safetensors or as `torch.save` writes it; without the names of wrappers.
+
+    That of a network inside a checkpoint of Lightning is found.
 
     Raises:
         ConversionError: no such file, damaged, more than tensors in it, or tensors that are not what they seem.
@@ -24,6 +27,7 @@ def read_tensors(source: str | Path) -> dict[str, torch.Tensor]:
     source = Path(source)
     if not source.is_file():
         raise ConversionError(f"{source}: no such file. Expected the weights of a network, as .pth; check the path.")
+    content: Any
     try:
         if source.suffix == ".safetensors":
             content = load_file(source)
@@ -41,6 +45,8 @@ def read_tensors(source: str | Path) -> dict[str, torch.Tensor]:
             f"{source}: is damaged, or holds more than tensors, and reading those would run code of the file "
             f"({str(error).partition('.')[0]}). Expected a state dict. {SAVE_AGAIN}"
         ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):  # a checkpoint of Lightning
+        content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ConversionError(f"{source}: holds a {type(content).__name__}. Expected a state dict. {SAVE_AGAIN}")
     tensors = {}

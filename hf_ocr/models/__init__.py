@@ -2,6 +2,7 @@
 
 from hf_ocr.models.modeling_attention_ocr import AttentionOcrForTextRecognition
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
+from hf_ocr.models.modeling_parseq import ParseqForTextRecognition
 from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition
 from hf_ocr.models.modeling_vision_text import VisionTextForTextRecognition
 
@@ -10,4 +11,5 @@ MODEL_CLASSES = (
     PpOcrForTextRecognition,
     AttentionOcrForTextRecognition,
     VisionTextForTextRecognition,
+    ParseqForTextRecognition,
 )

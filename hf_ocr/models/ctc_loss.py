@@ -53,8 +53,13 @@ def usable_labels(
     vocab_size: int,
     invalid_labels: str = "error",
     empty_labels: str = "error",
+    aligned: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What a loss may count of the labels of some lines; arguments as for `ctc_loss`.
+
+    Args:
+        aligned: characters are aligned with frames. If not, `lengths` are the most characters that can be learnt,
+            whether neighbours are equal or not.
 
     Returns:
         The labels padded with 0, int64 (B, L); their lengths, int64 (B,); and which lines are not to be skipped, bool
@@ -79,17 +84,19 @@ def usable_labels(
     label_lengths = valid.sum(-1)
     targets = labels.masked_fill(~valid, 0)
     usable = torch.ones_like(label_lengths, dtype=torch.bool)
+    if aligned:
+        needed, unit, cure = minimum_frames(targets), "frames", "widen the images"
+        too_long = "more characters (and one more for each pair of equal neighbours) than its image has frames"
+    else:
+        needed, unit, cure = label_lengths, "characters", "cut the lines into words"
+        too_long = "more characters than config.max_label_length"
     for rows, policy, problem in (
         (
             ((targets >= vocab_size) | ((targets <= 0) & valid)).any(-1),
             invalid_labels,
             f"ids outside the alphabet (1 to {vocab_size - 1}; 0 is the blank)",
         ),
-        (
-            minimum_frames(targets) > lengths,
-            invalid_labels,
-            "more characters (and one more for each pair of equal neighbours) than its image has frames",
-        ),
+        (needed > lengths, invalid_labels, too_long),
         (label_lengths == 0, empty_labels, "no characters"),
     ):
         if policy == "blank" or not rows.any():
@@ -98,7 +105,7 @@ def usable_labels(
             row = int(rows.nonzero()[0, 0])
             raise ValueError(
                 f"labels: row {row} has {problem}: {labels[row][valid[row]].tolist()} for {int(lengths[row])} "
-                f"frames. {int(rows.sum())} of {len(rows)} rows are like this. Drop them, widen the images, or set "
+                f"{unit}. {int(rows.sum())} of {len(rows)} rows are like this. Drop them, {cure}, or set "
                 'config.invalid_labels (config.empty_labels) to "skip".'
             )
         usable &= ~rows

@@ -11,7 +11,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import GenerationMixin
 
 from .attention_decoder import AttentionDecoder, AttentionMemory
-from .attention_search import AttentionSteps, best_of, frame_spans, log_probs_along
+from .attention_search import AttentionSteps, best_of, log_probs_along
+from .attention_spans import frame_spans
 from .beam_search import beam_search, steps_along, with_the_end
 from .configuration_attention_ocr import AttentionOcrConfig
 from .configuration_crnn import CrnnConfig

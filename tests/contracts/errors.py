@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from contracts.readings import most_symbols
 from contracts.tiny_configs import tiny_model
 
 
@@ -40,13 +41,15 @@ def wrong_labels_are_named(model_class: Any) -> None:
     model = tiny_model(model_class)
     pixel_values, vocab_size = _images(model), model.config.vocab_size
     with torch.no_grad():
-        frames = int(model(pixel_values).logit_lengths[1])
+        output = model(pixel_values)
+        frames, most = int(output.logit_lengths[1]), int(most_symbols(model, output)[1])
+    unit = "characters" if hasattr(model.config, "max_label_length") else "frames"
     for label, *needles in (
         ([1, vocab_size], "row 1", f"[1, {vocab_size}]", f"1 to {vocab_size - 1}"),
         ([1, 0], "row 1", "[1, 0]", f"1 to {vocab_size - 1}"),
         ([1, -5], "row 1", "[1, -5]", f"1 to {vocab_size - 1}"),
-        ([1, 2] * frames, "row 1", "[1, 2, 1, 2", "frames"),
-        ([1] * frames, "row 1", "[1, 1, 1", f"{frames} frames"),  # equal neighbours need a blank between them
+        ([1, 2] * frames, "row 1", "[1, 2, 1, 2", f"{most} {unit}"),
+        ([1] * frames, "row 1", "[1, 1, 1", f"{most} {unit}"),  # equal frames need a blank between them
         ([1, -100, 2], "row 1", "[1, -100, 2]", "end"),
     ):
         rows = torch.full((2, max(len(label), 3)), -100)

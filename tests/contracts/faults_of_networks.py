@@ -38,9 +38,10 @@ def division_by_the_contrast(patch, model_class):
 
 @fault(tensors.logit_lengths_count_the_valid_frames, "logit_lengths count padding")
 def lengths_of_the_padded_images(patch, model_class):
-    def forward(original, self, *args, **kwargs):
-        output = original(self, *args, **kwargs)
-        output.logit_lengths = torch.full_like(output.logit_lengths, output.logits.shape[1])
+    def forward(original, self, pixel_values, widths=None, **kwargs):
+        output = original(self, pixel_values, widths, **kwargs)
+        if widths is not None:
+            output.logit_lengths = output.logit_lengths + (pixel_values.shape[-1] - widths) // 4
         return output
 
     around(patch, model_class, "forward", forward)

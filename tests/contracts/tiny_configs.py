@@ -14,6 +14,7 @@ from torch import nn
 
 from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.configuration_parseq import ParseqConfig
 from hf_ocr.models.configuration_pp_ocr import PpOcrConfig
 from hf_ocr.models.configuration_vision_text import VisionTextConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
@@ -80,11 +81,26 @@ def _vision_text(vocab_size: int) -> VisionTextConfig:
     )
 
 
+def _parseq(vocab_size: int) -> ParseqConfig:
+    return ParseqConfig.tiny(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        encoder_layers=1,
+        num_attention_heads=2,
+        decoder_attention_heads=2,
+        mlp_ratio=2,
+        initializer_range=0.2,
+        max_label_length=12 if vocab_size > FEW else 5,
+        dropout=0.02,
+    )
+
+
 TINY_CONFIGS: dict[str, Callable[[int], Any]] = {
     "CrnnForTextRecognition": _crnn,
     "PpOcrForTextRecognition": _pp_ocr,
     "AttentionOcrForTextRecognition": _attention_ocr,
     "VisionTextForTextRecognition": _vision_text,
+    "ParseqForTextRecognition": _parseq,
 }
 
 
@@ -135,8 +151,10 @@ def _tiny_state(model_class: Any, vocab_size: int) -> dict[str, torch.Tensor]:
         output = model.eval()(**inputs, labels=torch.randint(1, vocab_size, (12, 4)))
         valid = torch.arange(output.logits.shape[1]) < output.logit_lengths[:, None]
         heads = [layer for layer in model.vocabulary_layers() if isinstance(layer, nn.Linear)]
-        # The second is that of a decoder. Were its end as likely as a symbol, the best text would be the shortest.
-        parts = ((output.logits[valid], 0.5, 0.0), (output.get("decoder_logits"), 1.0, 2.0))
+        # The last is that of a decoder. Were its end as likely as a symbol, the best text would be the shortest.
+        parts = [(output.logits[valid], 0.5, 0.0), (output.get("decoder_logits"), 1.0, 2.0)]
+        if model.can_generate() and len(heads) == 1:
+            parts = [(output.logits[valid], 1.0, 1.0)]
         for head, (logits, deviation, lowered) in zip(heads, parts, strict=False):
             logits = logits.flatten(0, -2)
             # Small enough for float32: what the features err by, 1e-7, is multiplied by this gain.

@@ -18,6 +18,7 @@ from hf_ocr import (
     CharacterTokenizer,
     CrnnForTextRecognition,
     ImageError,
+    ParseqForTextRecognition,
     PpOcrForTextRecognition,
     TextLineImageProcessor,
     VisionTextForTextRecognition,
@@ -62,6 +63,12 @@ def test_configurations_of_pp_ocr(content):
 @given(content=configs(VisionTextForTextRecognition))
 def test_configurations_of_vision_text(content):
     builds_or_is_refused(VisionTextForTextRecognition, content)
+
+
+@fuzzed
+@given(content=configs(ParseqForTextRecognition))
+def test_configurations_of_parseq(content):
+    builds_or_is_refused(ParseqForTextRecognition, content)
 
 
 @fuzzed
