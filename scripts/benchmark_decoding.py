@@ -2,25 +2,42 @@
 
     python scripts/benchmark_decoding.py --threads 2 --batch_size 32
 
-Both have the encoder of `VisionTextConfig.small()`, and decoders of equal layers, heads and widths: ours with its CTC
-head, searched as `recognize` does, and transformers' TrOCR decoder, read by `generate` with its cache. Weights are
-random, and neither may end a text before it has the wanted length, so that both take the same steps. Ours by
-steps, and where the draft of CTC is what the decoder says, so that one look along it is all. The best of the rounds, in
-which they take turns, in seconds of the processor; "decoder alone" is what is left without the time of the encoder.
+    python scripts/benchmark_decoding.py --model FOLDER --data LINES.parquet
+
+Both have the same encoder, and decoders of equal layers, heads and widths: ours with its CTC head, searched as
+`recognize` does, and transformers' TrOCR decoder, read by `generate` with its cache. Ours by steps, and looking ahead
+along what CTC says. The best of the rounds, in which they take turns, in seconds of the processor; "decoder alone" is
+what is left without the time of the encoder.
+
+Without a model weights are random, images are of two sizes, and no text may end before its length, so that all take the
+same steps. What CTC says is then never right: "ahead" is the one look along a draft that is. With a model of this
+family and lines, a parquet file with a column `image` (bytes, path), ours reads them, and stops where it does;
+`generate`, untrained, takes as many steps as the longest text of a batch that ours has read and its end.
 """
 
 import argparse
+import io
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
+import pyarrow.parquet
 import torch
-from transformers import TrOCRConfig, TrOCRForCausalLM, VisionEncoderDecoderConfig, VisionEncoderDecoderModel
+from PIL import Image
+from transformers import (
+    AutoProcessor,
+    TrOCRConfig,
+    TrOCRForCausalLM,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+)
 from transformers.utils import logging
 
 from hf_ocr import LATIN_ALPHABET, VisionTextConfig, VisionTextForTextRecognition
 from hf_ocr.models.beam_search import beam_search
-from hf_ocr.models.vision_text_search import DecoderSteps
+from hf_ocr.models.vision_text_search import DecoderSteps, search_texts
 from hf_ocr.record import hardware, versions
 
 SHAPES = {"words": (128, 8), "lines": (480, 40)}  # px at the model's height, characters
@@ -49,66 +66,118 @@ def stock_model(ours: VisionTextForTextRecognition) -> VisionEncoderDecoderModel
     return model
 
 
-def read(model: VisionTextForTextRecognition, images: torch.Tensor, lengths: torch.Tensor, num_beams: int) -> object:
-    """As `recognize`, to a given length."""
-    output = model(images)
+class Batch(NamedTuple):
+    """Images to be read, and the longest text: `length` characters and an end."""
+
+    inputs: dict[str, torch.Tensor]
+    length: int
+
+
+def random_batches(config: VisionTextConfig, size: int, dtype: torch.dtype) -> dict[str, list[Batch]]:
+    found = {}
+    for name, (width, length) in SHAPES.items():
+        images = torch.rand(size, config.num_channels, config.image_height, width, dtype=dtype) * 2 - 1
+        found[name] = [Batch({"pixel_values": images}, length)]
+    return found
+
+
+def line_batches(
+    model: VisionTextForTextRecognition, folder: str, data: str, count: int, size: int, num_beams: int
+) -> dict[str, list[Batch]]:
+    """The first lines of a file, those of like widths together."""
+    processor = AutoProcessor.from_pretrained(folder)
+    encoded = pyarrow.parquet.read_table(data, columns=["image"]).slice(0, count).to_pylist()
+    images = [Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB") for row in encoded]
+    images.sort(key=lambda image: image.width / image.height)
+    found = []
+    for start in range(0, len(images), size):
+        inputs = dict(processor(images=images[start : start + size], return_tensors="pt"))
+        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+        looks: list[int] = []
+        hook = model.decoder.register_forward_hook(lambda module, given, output, looks=looks: looks.append(1))
+        read = model.recognize(**inputs, num_beams=num_beams, with_characters=False)
+        hook.remove()
+        length = read.sequences.shape[1]
+        print(f"batch of {len(read.sequences)}: longest text {length}, {len(looks)} looks of the decoder")
+        found.append(Batch(inputs, length))
+    return {Path(data).parent.name or Path(data).stem: found}
+
+
+def read(model: VisionTextForTextRecognition, batch: Batch, num_beams: int, way: str) -> object:
+    """As `recognize`, by steps or ahead; or where the draft of CTC is what the decoder would say."""
+    output = model(**batch.inputs)
     start = model.start(output.encoder_last_hidden_state, output.logits, output.logit_lengths)
+    lengths = output.logit_lengths.clamp(max=batch.length)
+    if way == "right":
+        return start().along(torch.ones(len(lengths), batch.length, dtype=torch.int64))[0].max(-1)
+    if way == "ahead":
+        return search_texts(start, output.logit_lengths, num_beams, None)
     return beam_search(DecoderSteps(start(texts=num_beams), num_beams), lengths, num_beams)
 
 
-def check(model: VisionTextForTextRecognition, images: torch.Tensor, length: int) -> object:
-    """As `recognize` where the draft of CTC is what the decoder would say."""
-    output = model(images)
-    state = model.start(output.encoder_last_hidden_state, output.logits, output.logit_lengths)()
-    return state.along(torch.ones(len(images), length, dtype=torch.int64)).max(-1)
+def generate(stock: VisionEncoderDecoderModel, batch: Batch, num_beams: int) -> object:
+    steps = batch.length + 1
+    return stock.generate(
+        pixel_values=batch.inputs["pixel_values"], max_new_tokens=steps, min_new_tokens=steps, num_beams=num_beams
+    )
 
 
-def best_seconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    found = dict.fromkeys(calls, float("inf"))
-    for number in range(rounds + 1):  # the first warms up
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            if number:
-                found[name] = min(found[name], time.process_time() - start)
+def best_seconds(calls: dict[str, Callable[[Batch], object]], batches: list[Batch], rounds: int) -> dict[str, float]:
+    """Of each call, the sum over the batches of the best of the rounds."""
+    found = dict.fromkeys(calls, 0.0)
+    for batch in batches:
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(rounds + 1):  # the first warms up
+            for name, call in calls.items():
+                start = time.process_time()
+                call(batch)
+                seconds[name].append(time.process_time() - start)
+        for name in calls:
+            found[name] += min(seconds[name][1:])
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="folder of a trained model; with --data")
+    parser.add_argument("--data", help="parquet file of lines; with --model")
+    parser.add_argument("--images", type=int, default=256, help="of --data")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=hardware()["cores"], help="default: all cores")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--num_beams", type=int, default=1)
     arguments = parser.parse_args()
+    if (arguments.model is None) != (arguments.data is None):
+        parser.error("--model and --data go together")
     torch.set_num_threads(arguments.threads)
     logging.set_verbosity_error()
     torch.manual_seed(0)
-    dtype = getattr(torch, arguments.dtype)
-    config = VisionTextConfig.small(vocab_size=len(LATIN_ALPHABET) + 1)
-    ours = VisionTextForTextRecognition(config).reading_copy(dtype)
+    dtype, size, beams = getattr(torch, arguments.dtype), arguments.batch_size, arguments.num_beams
+    if arguments.model:
+        ours = VisionTextForTextRecognition.from_pretrained(arguments.model).reading_copy(dtype)
+        sets = line_batches(ours, arguments.model, arguments.data, arguments.images, size, beams)
+    else:
+        config = VisionTextConfig.small(vocab_size=len(LATIN_ALPHABET) + 1)
+        ours = VisionTextForTextRecognition(config).reading_copy(dtype)
+        torch.nn.init.constant_(ours.decoder.classifier.bias[:1], -1e4)  # no text ends by itself
+        sets = random_batches(config, size, dtype)
     stock = stock_model(ours).eval().to(dtype)
-    torch.nn.init.constant_(ours.decoder.classifier.bias[:1], -1e4)  # no text ends by itself
+    calls = {
+        "generate": partial(generate, stock, num_beams=beams),
+        "steps": partial(read, ours, num_beams=beams, way="steps"),
+        "ahead": partial(read, ours, num_beams=beams, way="ahead" if arguments.model else "right"),
+        "encoder": lambda batch: ours.vision_text(**batch.inputs),
+    }
     print(f"{hardware()['cpu']}, {arguments.threads} threads, {arguments.dtype}, {versions()}")
-    print(f"{'':24} {'generate':>9} {'by steps':>18} {'draft right':>18}")
-    for name, (width, length) in SHAPES.items():
-        images = torch.rand(arguments.batch_size, config.num_channels, config.image_height, width, dtype=dtype) * 2 - 1
-        lengths = torch.full((len(images),), length)
-        calls = {
-            "draft": partial(check, ours, images, length),
-            "steps": partial(read, ours, images, lengths, arguments.num_beams),
-            "generate": partial(
-                stock.generate, pixel_values=images, max_new_tokens=length, min_new_tokens=length,
-                num_beams=arguments.num_beams,
-            ),
-            "encoder": partial(ours.vision_text, images),
-        }  # fmt: skip
+    print(f"{'':24} {'generate':>9} {'by steps':>18} {'ahead':>18}")
+    for name, batches in sets.items():
         with torch.inference_mode():
-            seconds = best_seconds(calls, arguments.rounds)
+            seconds = best_seconds(calls, batches, arguments.rounds)
+        count = sum(len(batch.inputs["pixel_values"]) for batch in batches)
         for what, less in (("whole, images/s", 0.0), ("decoder alone", seconds["encoder"])):
-            rates = {reader: len(images) / (seconds[reader] - less) for reader in ("generate", "steps", "draft")}
-            shown = [f"{rates[way]:9.1f} ({rates[way] / rates['generate']:5.2f}x)" for way in ("steps", "draft")]
+            rates = {reader: count / (seconds[reader] - less) for reader in ("generate", "steps", "ahead")}
+            shown = [f"{rates[way]:9.1f} ({rates[way] / rates['generate']:5.2f}x)" for way in ("steps", "ahead")]
             print(f"{name:6} {what:17} {rates['generate']:9.1f} {shown[0]:>18} {shown[1]:>18}", flush=True)
 
 

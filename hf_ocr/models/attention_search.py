@@ -43,7 +43,7 @@ class AttentionSteps:
             before = CtcPrefixes(
                 *(part.flatten(0, 1)[parents].unflatten(0, (len(images), -1)) for part in self.prefixes)
             )
-            self.prefixes, _ = self.scores.extend(before, symbols.view(len(images), -1))
+            self.prefixes = self.scores.extend(before, symbols.view(len(images), -1))
         return joint_log_probs(
             log_probs, self.scores.next_log_probs(self.prefixes).flatten(0, 1), self.decoder.config.ctc_weight
         )

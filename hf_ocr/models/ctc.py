@@ -25,6 +25,7 @@ from .ctc_lattice import (
     build_lattice,
     character_probabilities,
     character_spans,
+    collapse,
     frames_first,
     interleave,
     largest,
@@ -114,14 +115,8 @@ def greedy_search(
     searched = log_probs if allowed is None else log_probs.masked_fill(~allowed, NEVER)
     symbols = searched.max(-1).indices  # measured: more than twice as fast as argmax on a CPU
     frames = torch.arange(symbols.shape[1], device=symbols.device)
-    symbols = symbols.masked_fill(frames >= lengths[:, None], BLANK)
-
-    kept = symbols != BLANK
-    kept[:, 1:] &= symbols[:, 1:] != symbols[:, :-1]
-    position = kept.cumsum(1)
-    sequences = symbols.new_zeros(symbols.shape[0], largest(kept.sum(1)) + 1)
-    sequences.scatter_(1, position * kept, symbols * kept)  # dropped frames all write 0 into the first column
-    return _decoding(log_probs, lengths, sequences[:, 1:].contiguous(), None, with_characters, temperature)
+    sequences = collapse(symbols.masked_fill(frames >= lengths[:, None], BLANK))
+    return _decoding(log_probs, lengths, sequences, None, with_characters, temperature)
 
 
 @torch.no_grad()

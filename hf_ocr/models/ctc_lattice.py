@@ -50,6 +50,16 @@ def log_sum(first: Tensor, *others: Tensor) -> Tensor:
     return total.log_().add_(top)
 
 
+def collapse(path: Tensor) -> Tensor:
+    """Symbols of frames, (R, T) -> texts (R, L) padded with 0: repeats are one symbol, blanks none."""
+    kept = path != BLANK
+    kept[:, 1:] &= path[:, 1:] != path[:, :-1]
+    position = kept.cumsum(1)
+    sequences = path.new_zeros(path.shape[0], largest(kept.sum(1)) + 1)
+    sequences.scatter_(1, position * kept, path * kept)  # dropped frames all write 0 into the first column
+    return sequences[:, 1:].contiguous()
+
+
 def interleave(sequences: Tensor) -> Tensor:
     """(R, L) -> (R, 2 L + 1): a blank before, between and after the symbols."""
     states = sequences.new_full((sequences.shape[0], 2 * sequences.shape[1] + 1), BLANK)

@@ -7,9 +7,10 @@ with the recursion over frames written as cumulative sums. K texts are followed 
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .ctc_lattice import BLANK, log_sum
+from .ctc_lattice import BLANK, collapse, log_sum
 
 # Log-probabilities below these are taken for them where frames are multiplied up: sums over a thousand frames then keep
 # their last digits in float32, and no probability of a text underflows.
@@ -20,11 +21,12 @@ IMPOSSIBLE = -1e30
 
 
 class CtcPrefixes(NamedTuple):
-    """The texts so far: float32 (B, K, T) log-probabilities of the paths up to a frame, and the last symbol (B, K)."""
+    """The texts so far, K of each row."""
 
-    blank: Tensor  # paths that end in blank
-    symbol: Tensor  # paths that end in the last symbol
-    last: Tensor
+    total: Tensor  # float32 (B, K, T + 1), log-probabilities of the paths through the first 0, 1, ... T frames
+    blank: Tensor  # of those that end in blank
+    last: Tensor  # int64 (B, K), the last symbol; the blank where there is none
+    frame: Tensor  # float32 (B, K), at which it was to be expected, given those before it; -1 where there is none
 
 
 class CtcPrefixScores:
@@ -37,11 +39,11 @@ class CtcPrefixScores:
 
     def __init__(self, logits: Tensor, lengths: Tensor) -> None:
         self.lengths = lengths
-        valid = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
         self.log_probs = logits.float().log_softmax(-1)
-        self.probs = self.log_probs.exp() * valid[:, :, None]
-        self.beyond = torch.zeros_like(self.log_probs[..., 0]).masked_fill(~valid, IMPOSSIBLE)
-        self.blanks = self.log_probs[..., BLANK].clamp(min=LEAST_BLANK).cumsum(-1)
+        self.probs = self.log_probs.exp()
+        beyond = torch.arange(logits.shape[1], device=logits.device) >= lengths[:, None]
+        self.beyond = torch.zeros_like(self.log_probs[..., 0]).masked_fill(beyond, IMPOSSIBLE)[:, None]
+        self.blanks = self.log_probs[..., BLANK].clamp(min=LEAST_BLANK).cumsum(-1)[:, None]
 
     def rows(self, rows: Tensor) -> "CtcPrefixScores":
         """Of some rows alone."""
@@ -52,56 +54,65 @@ class CtcPrefixScores:
 
     def start(self, texts: int = 1) -> CtcPrefixes:
         """The empty text, `texts` times in each row."""
-        blank = self.blanks[:, None].expand(-1, texts, -1)
+        blank = F.pad(self.blanks, (1, 0)).expand(-1, texts, -1)
         last = torch.full(blank.shape[:2], BLANK, dtype=torch.int64, device=blank.device)
-        return CtcPrefixes(blank, torch.full_like(blank, IMPOSSIBLE), last)
+        return CtcPrefixes(blank, blank, last, torch.full_like(blank[..., 0], -1.0))
 
     def next_log_probs(self, prefixes: CtcPrefixes) -> Tensor:
-        """log P(next symbol | text so far, row), float32 (B, K, V); that of symbol 0 is that the text ends here."""
-        total, blank = self._before(prefixes)
-        at_end = (self.lengths - 1)[:, None, None].expand(-1, total.shape[1], 1)
-        ends = log_sum(prefixes.blank.gather(2, at_end), prefixes.symbol.gather(2, at_end))
-        top = torch.maximum(total.amax(-1, keepdim=True), ends)
-        total, blank = (total - top).exp(), (blank - top).exp()
-        found = total @ self.probs
+        """log P(next symbol | text so far, row), float32 (B, K, V), not normalised; symbol 0 is the end of the text."""
+        before = prefixes.total[..., :-1] + self.beyond
+        ends = prefixes.total.gather(2, self.lengths[:, None, None].expand(-1, before.shape[1], 1))
+        top = torch.maximum(before.amax(-1, keepdim=True), ends)
+        found = (before - top).exp() @ self.probs
         # An equal symbol needs a blank in between.
+        blank = (prefixes.blank[..., :-1] + self.beyond - top).exp()
         repeats = self.probs.gather(2, prefixes.last[:, None].expand(-1, self.probs.shape[1], -1)).transpose(1, 2)
         found.scatter_(2, prefixes.last[..., None], (blank * repeats).sum(-1, keepdim=True))
         found[..., BLANK] = (ends - top)[..., 0].exp()
-        return found.clamp(min=LEAST).log().log_softmax(-1)
+        return found.clamp_(min=LEAST).log_()
 
     def next_log_probs_along(self, texts: Tensor) -> Tensor:
         """What `next_log_probs` gives at each step along known texts, int64 (B, K, L): float32 (B, K, L + 1, V)."""
         prefixes = self.start(texts.shape[1])
         steps = [self.next_log_probs(prefixes)]
         for symbols in texts.unbind(-1):
-            prefixes, _ = self.extend(prefixes, symbols)
+            prefixes = self.extend(prefixes, symbols)
             steps.append(self.next_log_probs(prefixes))
         return torch.stack(steps, 2)
 
-    def extend(self, prefixes: CtcPrefixes, symbols: Tensor) -> tuple[CtcPrefixes, Tensor]:
-        """The texts with one more symbol each, int64 (B, K), and the frame at which that is to be expected, (B, K)."""
-        total, blank = self._before(prefixes)
-        emitted = self.log_probs.gather(2, symbols[:, None].expand(-1, total.shape[2], -1)).transpose(1, 2)
-        onset = torch.where((symbols == prefixes.last)[..., None], blank, total) + emitted + self.beyond[:, None]
+    def extend(self, prefixes: CtcPrefixes, symbols: Tensor) -> CtcPrefixes:
+        """The texts with one more symbol each, int64 (B, K)."""
+        emitted = self.log_probs.gather(2, symbols[:, None].expand(-1, self.log_probs.shape[1], -1)).transpose(1, 2)
+        before = torch.where((symbols == prefixes.last)[..., None], prefixes.blank, prefixes.total)[..., :-1]
+        onset = before + emitted + self.beyond
         repeats = emitted.clamp(min=LEAST_REPEAT).cumsum(-1)
         symbol = repeats + (onset - repeats).logcumsumexp(-1)
-        after = (symbol - self.blanks[:, None]).logcumsumexp(-1)
-        blank = torch.full_like(symbol, IMPOSSIBLE)
-        blank[..., 1:] = self.blanks[:, None, 1:] + after[..., :-1]
+        blank = F.pad(
+            self.blanks[..., 1:] + (symbol - self.blanks).logcumsumexp(-1)[..., :-1], (2, 0), value=IMPOSSIBLE
+        )
+        total = log_sum(blank, F.pad(symbol, (1, 0), value=IMPOSSIBLE))
         frames = torch.arange(onset.shape[2], device=onset.device, dtype=onset.dtype)
-        return CtcPrefixes(blank, symbol, symbols), (onset.softmax(-1) * frames).sum(-1)
+        return CtcPrefixes(total, blank, symbols, (onset.softmax(-1) * frames).sum(-1))
 
-    def _before(self, prefixes: CtcPrefixes) -> tuple[Tensor, Tensor]:
-        """What the paths up to the frame before a frame sum to, and those of them that end in blank; (B, K, T)."""
-        empty = torch.zeros_like(prefixes.blank[..., :1]).masked_fill((prefixes.last != BLANK)[..., None], IMPOSSIBLE)
-        total = torch.cat([empty, log_sum(prefixes.blank, prefixes.symbol)[..., :-1]], -1)
-        return total, torch.cat([empty, prefixes.blank[..., :-1]], -1)
+    def continuations(self, prefixes: CtcPrefixes, best: Tensor) -> Tensor:
+        """How one text a row is likely to go on, int64 (B, L) padded with 0.
+
+        The text so far is given its most probable frames, the rest is read from the best symbols of those behind.
+
+        Args:
+            prefixes: of K = 1.
+            best: int64 (B, T), the most probable symbol of each frame, 0 beyond the row's length.
+        """
+        sure = self.log_probs.gather(2, best[..., None])[..., 0].masked_fill(self.beyond[:, 0] < 0, 0.0)
+        rest = F.pad(sure.flip(-1).cumsum(-1).flip(-1), (0, 1))
+        read = (prefixes.total[:, 0] + rest).max(-1, keepdim=True).indices
+        frames = torch.arange(best.shape[1], device=best.device)
+        return collapse(best.masked_fill(frames < read, BLANK))
 
 
 def joint_log_probs(decoder: Tensor, ctc: Tensor, ctc_weight: float) -> Tensor:
-    """log P(next symbol) of a decoder and of CTC, multiplied, each to the power of its share, and normalised."""
-    return ((1 - ctc_weight) * decoder + ctc_weight * ctc).log_softmax(-1)
+    """log P(next symbol) of a decoder and of CTC, multiplied, each to the power of its share; only this is normalised."""
+    return torch.lerp(decoder, ctc, ctc_weight).log_softmax(-1)
 
 
 def expected_frames(scores: CtcPrefixScores, texts: Tensor) -> Tensor:
@@ -116,6 +127,6 @@ def expected_frames(scores: CtcPrefixScores, texts: Tensor) -> Tensor:
     """
     prefixes, frames = scores.start(), []
     for symbols in texts.T:
-        prefixes, expected = scores.extend(prefixes, symbols[:, None])
-        frames.append(expected[:, 0])
-    return torch.stack(frames, 1) if frames else scores.blanks[:, :0]
+        prefixes = scores.extend(prefixes, symbols[:, None])
+        frames.append(prefixes.frame[:, 0])
+    return torch.stack(frames, 1) if frames else scores.blanks[:, 0, :0]

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .beam_search import steps_along, with_the_end
 from .configuration_vision_text import VisionTextConfig
-from .ctc import align, greedy_search, minimum_frames
+from .ctc import align, minimum_frames
 from .ctc_loss import usable_labels
 from .ctc_prefix_scores import CtcPrefixScores, expected_frames
 from .ctc_reading import allowed_symbols, eval_mode, recognize_with_ctc, spans_in_px
@@ -26,6 +26,7 @@ from .vision_text_layers import (
     VisionTextConvolution,
     VisionTextDecoder,
     VisionTextEncoderLayer,
+    attention_mask,
     mask_columns,
 )
 from .vision_text_search import DecoderState, score_lexicon, search_texts
@@ -124,10 +125,11 @@ class VisionTextModel(VisionTextPreTrainedModel):
         frames = torch.arange(hidden.shape[1], device=hidden.device)
         near = (frames[:, None] - frames).abs() <= config.attention_window
         # A frame that is not valid sees itself, for a softmax of nothing is not a number.
-        mask = near & (frames < lengths[:, None])[:, None] | (frames[:, None] == frames)
+        seen = near & (frames < lengths[:, None])[:, None] | (frames[:, None] == frames)
+        mask = attention_mask(seen, hidden.dtype)
         turn = Rotation(frames[None].float(), config.hidden_size // config.num_attention_heads, hidden.dtype)
         for layer in self.layers:
-            hidden = layer(hidden, turn, lengths, mask[:, None])
+            hidden = layer(hidden, turn, lengths, mask)
         return VisionTextEncoderOutput(last_hidden_state=self.norm(hidden), lengths=lengths)
 
     def frame_count(self, widths: Any) -> Any:
@@ -318,11 +320,10 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
             if lexicon is not None:
                 read = score_lexicon(start, lexicon.to(pixel_values.device))
             else:
-                draft = greedy_search(output.logits, output.logit_lengths, allowed, with_characters=False).sequences
-                read = search_texts(start, output.logit_lengths, num_beams, allowed, draft)
+                read = search_texts(start, output.logit_lengths, num_beams, allowed)
             log_scores, step_scores = read.log_scores, read.step_scores
             if self.config.temperature != 1:
-                warm = (start().along(read.sequences) / self.config.temperature).log_softmax(-1)
+                warm = (start().along(read.sequences)[0] / self.config.temperature).log_softmax(-1)
                 steps = steps_along(warm, read.sequences)
                 log_scores, step_scores = steps.sum(-1), steps[:, :-1].exp() * (read.sequences != 0)
         found = Recognition(sequences=read.sequences, scores=log_scores.exp())

@@ -12,6 +12,7 @@ from .configuration_vision_text import VisionTextConfig
 KeyValue = tuple[Tensor, Tensor]
 
 ROTARY_BASE = 1000.0
+FEW_QUERIES = 8  # measured on a CPU: two products are faster than fused attention for these
 FADING = 8.0  # frames beyond the window over which attention to the image loses one nat
 
 
@@ -49,6 +50,11 @@ def mask_columns(hidden: Tensor, widths: Tensor) -> Tensor:
     return hidden
 
 
+def attention_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """bool (R, L, C), which keys a query sees -> (R, 1, L, C), to be added for all heads."""
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, float("-inf"))[:, None]
+
+
 class Rotation:
     """Rotary positions (Su et al., arXiv:2104.09864) that may be fractions: what attention sees is their distance."""
 
@@ -56,14 +62,13 @@ class Rotation:
         """Args: float32 (R or 1, L) frames; units of a head; what comes out."""
         steps = torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size
         angles = positions[:, None, :, None] * ROTARY_BASE**-steps
-        self.cosine, self.sine = angles.cos().to(dtype), angles.sin().to(dtype)
+        cosine, sine = angles.cos().to(dtype), angles.sin().to(dtype)
+        self.cosine, self.sine = torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """(R, heads, L, size) -> the same, turned."""
-        first, second = hidden.chunk(2, -1)
-        return torch.cat(
-            [first * self.cosine - second * self.sine, second * self.cosine + first * self.sine], -1
-        ).to(hidden.dtype)  # fmt: skip
+        halves = torch.cat(hidden.chunk(2, -1)[::-1], -1)
+        return torch.addcmul(hidden * self.cosine, halves, self.sine).to(hidden.dtype)
 
 
 class VisionTextAttention(nn.Module):
@@ -82,10 +87,13 @@ class VisionTextAttention(nn.Module):
         key, value = self.key_value(hidden).chunk(2, -1)
         return turn(self._heads(key)), self._heads(value)
 
-    def forward(self, hidden: Tensor, turn: Rotation, keys_and_values: KeyValue, mask: Tensor | None) -> Tensor:
-        """Queries (R, L, D); the mask is bool, True where a key is seen, or float, added."""
-        query = turn(self._heads(self.query(hidden)))
-        found = F.scaled_dot_product_attention(query, *keys_and_values, attn_mask=mask)
+    def forward(self, hidden: Tensor, turn: Rotation, keys_and_values: KeyValue, mask: Tensor) -> Tensor:
+        """Queries (R, L, D); the mask is added."""
+        query, (key, value) = turn(self._heads(self.query(hidden))), keys_and_values
+        if hidden.shape[1] < FEW_QUERIES:
+            found = (query * self.head_size**-0.5 @ key.transpose(2, 3) + mask).softmax(-1) @ value
+        else:
+            found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.output(found.transpose(1, 2).flatten(2))
 
     def _heads(self, hidden: Tensor) -> Tensor:
@@ -116,7 +124,7 @@ class VisionTextEncoderLayer(GradientCheckpointingLayer):
         self.feed_forward = VisionTextFeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, turn: Rotation, lengths: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, turn: Rotation, lengths: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D), valid frames (B,) -> (B, T, D)."""
         near = mask_columns(hidden.transpose(1, 2).clone(memory_format=torch.contiguous_format), lengths)
         hidden = hidden + self.mixing(near).transpose(1, 2)
@@ -132,7 +140,6 @@ class VisionTextDecoderLayer(GradientCheckpointingLayer):
     def __init__(self, config: VisionTextConfig) -> None:
         super().__init__()
         size = config.hidden_size
-        self.window = config.decoder_window
         self.self_attention_norm = nn.LayerNorm(size)
         self.self_attention = VisionTextAttention(config)
         self.cross_attention_norm = nn.LayerNorm(size)
@@ -148,7 +155,9 @@ class VisionTextDecoderLayer(GradientCheckpointingLayer):
         image: KeyValue,
         image_turn: Rotation,
         image_bias: Tensor,
-        past: KeyValue | None = None,
+        past: KeyValue | None,
+        places: Tensor,
+        seen: Tensor,
     ) -> tuple[Tensor, KeyValue]:
         """Characters of R = B * K texts; those of the K texts of one image ask the image together.
 
@@ -158,25 +167,54 @@ class VisionTextDecoderLayer(GradientCheckpointingLayer):
             image: keys and values of the image, (B, heads, T, size).
             image_turn: of the characters as (B, K * L) queries.
             image_bias: (B, 1, K * L, T), added to the attention to the image.
-            past: keys and values of the characters before these; L is then 1.
+            past: keys and values of the characters before these, (R, heads, C, size), with room for these.
+            places: int64 (R, L), where in `past` these are written.
+            seen: mask (R, 1, L, C), or (R, 1, L, L) without `past`: which characters each of these sees.
 
         Returns:
-            (R, L, D), and the keys and values with those of these characters, at most `decoder_window` of them.
+            (R, L, D), and the keys and values that have been seen.
         """
         normed = self.self_attention_norm(hidden)
-        key, value = self.self_attention.keys_and_values(normed, turn)
-        mask = None
+        own = self.self_attention.keys_and_values(normed, turn)
         if past is not None:
-            key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
-            key, value = key[:, :, -self.window :], value[:, :, -self.window :]
-        elif hidden.shape[1] > 1:
-            seen = torch.ones(2 * (hidden.shape[1],), dtype=torch.bool, device=hidden.device)
-            mask = seen.tril().triu(1 - self.window)
-        hidden = hidden + self.dropout(self.self_attention(normed, turn, (key, value), mask))
+            rows = torch.arange(len(places), device=places.device)[:, None]
+            for before, new in zip(past, own, strict=True):
+                before[rows, :, places] = new.transpose(1, 2)
+            own = past
+        hidden = hidden + self.dropout(self.self_attention(normed, turn, own, seen))
         normed = self.cross_attention_norm(hidden).view(len(image[0]), -1, hidden.shape[-1])
         found = self.cross_attention(normed, image_turn, image, image_bias).view_as(hidden)
         hidden = hidden + self.dropout(found)
-        return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden))), (key, value)
+        return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden))), own
+
+
+class DecoderPast:
+    """The characters that R texts have so far, as the decoder keeps them.
+
+    Attributes:
+        layers: keys and values of each layer, (R, heads, C, size).
+        counts: int64 (R,), how many of the C are characters; what is behind them is not seen, and written over.
+    """
+
+    def __init__(self, layers: list[KeyValue], counts: Tensor) -> None:
+        self.layers, self.counts = layers, counts
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these texts, int64 (R',)."""
+        self.layers = [(key[rows], value[rows]) for key, value in self.layers]
+        self.counts = self.counts[rows]
+
+    def make_room(self, length: int, window: int) -> list[KeyValue]:
+        """The layers, with room for `length` more; where there was none, without what lies before the last `window`."""
+        missing = int(self.counts.max()) + length - self.layers[0][0].shape[2]
+        if missing > 0:
+            unseen = max(0, int(self.counts.min()) - window + 1)
+            room = (0, 0, 0, missing + window)  # so that most steps copy nothing
+            self.layers = [
+                (F.pad(key[:, :, unseen:], room), F.pad(value[:, :, unseen:], room)) for key, value in self.layers
+            ]
+            self.counts = self.counts - unseen
+        return self.layers
 
 
 class VisionTextDecoder(nn.Module):
@@ -200,7 +238,8 @@ class VisionTextDecoder(nn.Module):
         """The keys and values of the image for each layer, once an image; features (B, T, D)."""
         frames = torch.arange(features.shape[1], device=features.device, dtype=torch.float32)[None]
         turn = Rotation(frames, self._head_size, features.dtype)
-        return [cast(Any, layer).cross_attention.keys_and_values(features, turn) for layer in self.layers]
+        both = (cast(Any, layer).cross_attention.keys_and_values(features, turn) for layer in self.layers)
+        return [(key.contiguous(), value.contiguous()) for key, value in both]
 
     def forward(
         self,
@@ -208,8 +247,8 @@ class VisionTextDecoder(nn.Module):
         frames: Tensor,
         image: list[KeyValue],
         lengths: Tensor,
-        past: list[KeyValue] | None = None,
-    ) -> tuple[Tensor, list[KeyValue]]:
+        past: DecoderPast | None = None,
+    ) -> tuple[Tensor, DecoderPast]:
         """Logits of the symbol behind each input.
 
         Args:
@@ -217,7 +256,7 @@ class VisionTextDecoder(nn.Module):
             frames: float32 (B, K, L), where each is; -1 for the start.
             image: of `look_at`.
             lengths: int64 (B,), valid frames.
-            past: of the call before; L is then 1.
+            past: of the call before, of which any number of characters may have been taken back.
 
         Returns:
             float32 (B, K, L, V), and what `past` is for the next call.
@@ -231,12 +270,18 @@ class VisionTextDecoder(nn.Module):
         bias = bias.masked_fill((columns >= lengths[:, None])[:, None], float("-inf"))[:, None].to(keys.dtype)
         turn = Rotation(frames.flatten(0, 1), self._head_size, keys.dtype)
         image_turn = Rotation(frames.flatten(1), self._head_size, keys.dtype)
+        before = [None] * len(self.layers) if past is None else past.make_room(length, self.config.decoder_window)
+        counts = lengths.new_zeros(len(hidden)) if past is None else past.counts
+        places = counts[:, None] + torch.arange(length, device=keys.device)
+        most = length if past is None else past.layers[0][0].shape[2]
+        back = places[:, :, None] - torch.arange(most, device=keys.device)
+        seen = attention_mask((back >= 0) & (back < self.config.decoder_window), keys.dtype)
         kept = []
         for index, layer in enumerate(self.layers):
-            hidden, own = layer(hidden, turn, image[index], image_turn, bias, None if past is None else past[index])
+            hidden, own = layer(hidden, turn, image[index], image_turn, bias, before[index], places, seen)
             kept.append(own)
         logits = self.classifier(self.dropout(self.norm(hidden))).float()
-        return logits.view(rows, texts, length, -1), kept
+        return logits.view(rows, texts, length, -1), DecoderPast(kept, counts + length)
 
     @property
     def _head_size(self) -> int:

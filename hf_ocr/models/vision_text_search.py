@@ -8,13 +8,12 @@ from torch import Tensor
 
 from .beam_search import FoundTexts, beam_search
 from .ctc_prefix_scores import CtcPrefixes, CtcPrefixScores, joint_log_probs
-from .vision_text_layers import KeyValue, VisionTextDecoder
+from .vision_text_layers import DecoderPast, VisionTextDecoder
 
 # Images that have been read leave the state when they are at least this share of it: leaving costs a copy of the rest.
 LEAVING = 0.25
 LEXICON_ROWS = 2048  # words times images that are read at once
-DRAFTS = 3  # times that a draft is looked at before the search goes step by step
-MOST_CELLS = 1 << 25  # characters times frames of a draft, 4 bytes each, a few times over
+MOST_CELLS = 1 << 25  # of what is looked at ahead, characters times frames and symbols; 4 bytes each, a few times over
 NEVER = float("-inf")
 
 
@@ -45,7 +44,7 @@ class DecoderState:
         self.lengths = lengths
         self.scores = CtcPrefixScores(ctc_logits, lengths)
         self.prefixes = self.scores.start(texts)
-        self.past: list[KeyValue] | None = None
+        self.past: DecoderPast | None = None
 
     def append(self, symbols: Tensor) -> Tensor:
         """Go on by a symbol a text, int64 (B, K), the first being the start, 0.
@@ -54,32 +53,35 @@ class DecoderState:
             float32 (B, K, V), log P(next symbol | text so far, image). That of CTC and that of the decoder are
             multiplied, each to the power of its share, and normalised.
         """
-        if self.past is None:
-            frames = torch.full(symbols.shape, -1.0, device=symbols.device)
-        else:
-            self.prefixes, frames = self.scores.extend(self.prefixes, symbols)
-        logits, self.past = self.decoder(symbols[..., None], frames[..., None], self.image, self.lengths, self.past)
-        return self._mixed(logits[:, :, 0], self.prefixes)
+        if self.past is not None:
+            self.prefixes = self.scores.extend(self.prefixes, symbols)
+        return self._mixed(self.prefixes, 1)
 
-    def along(self, texts: Tensor) -> Tensor:
-        """What `append` would give at each step along known texts, int64 (B, L), all at once: float32 (B, L + 1, V).
+    def along(self, draft: Tensor) -> tuple[Tensor, CtcPrefixes]:
+        """What follows the text so far, and each symbol by which it may go on, int64 (B, L), all at once; K is 1.
 
-        Of a state in which nothing has been read; it stays so.
+        Returns:
+            float32 (B, L + 1, V), as of `append`; and what CTC knows at each of these places, for `go_on`.
         """
-        prefixes, frames = [self.scores.start()], [torch.full((len(texts), 1), -1.0, device=texts.device)]
-        for symbols in texts.T:
-            after, expected = self.scores.extend(prefixes[-1], symbols[:, None])
-            prefixes.append(after)
-            frames.append(expected)
-        given = F.pad(texts, (1, 0))[:, None]
-        logits, _ = self.decoder(given, torch.cat(frames, 1)[:, None], self.image, self.lengths)
-        return self._mixed(logits[:, 0], CtcPrefixes(*(torch.cat(parts, 1) for parts in zip(*prefixes, strict=True))))
+        known = [self.prefixes]
+        for symbols in draft.T:
+            known.append(self.scores.extend(known[-1], symbols[:, None]))
+        places = CtcPrefixes(*(torch.cat(parts, 1) for parts in zip(*known, strict=True)))
+        return self._mixed(places, len(known)), places
 
-    def _mixed(self, logits: Tensor, prefixes: CtcPrefixes) -> Tensor:
-        log_probs = logits.log_softmax(-1)
-        if self.ctc_weight == 0:
-            return log_probs
-        return joint_log_probs(log_probs, self.scores.next_log_probs(prefixes), self.ctc_weight)
+    def go_on(self, places: CtcPrefixes, counts: Tensor, symbols: Tensor) -> None:
+        """Of the places of `along` the first ones were right, int64 (B,), at least one; there another symbol follows,
+        (B,), at which the decoder has not looked yet."""
+        assert self.past is not None
+        rows = torch.arange(len(counts), device=counts.device)
+        right = CtcPrefixes(*(part[rows, counts - 1][:, None] for part in places))
+        self.prefixes = self.scores.extend(right, symbols[:, None])
+        self.past.counts = self.past.counts - places.last.shape[1] + counts
+
+    def _mixed(self, prefixes: CtcPrefixes, length: int) -> Tensor:
+        symbols, frames = (part.unflatten(1, (-1, length)) for part in (prefixes.last, prefixes.frame))
+        logits, self.past = self.decoder(symbols, frames, self.image, self.lengths, self.past)
+        return joint_log_probs(logits.flatten(1, 2), self.scores.next_log_probs(prefixes), self.ctc_weight)
 
     def keep_images(self, rows: Tensor) -> None:
         """Go on with these images alone, int64 (B',)."""
@@ -94,7 +96,7 @@ class DecoderState:
             *(part.flatten(0, 1)[places.flatten()].unflatten(0, places.shape) for part in self.prefixes)
         )
         if self.past is not None:
-            self.past = [(key[places.flatten()], value[places.flatten()]) for key, value in self.past]
+            self.past.keep(places.flatten())
 
 
 class DecoderSteps:
@@ -125,73 +127,61 @@ class DecoderSteps:
         return self.state.append(given)[self.rows].flatten(0, 1)
 
 
-def search_texts(
-    start: partial[DecoderState], lengths: Tensor, num_beams: int, allowed: Tensor | None, draft: Tensor
-) -> FoundTexts:
+def search_texts(start: partial[DecoderState], lengths: Tensor, num_beams: int, allowed: Tensor | None) -> FoundTexts:
     """The best text of each image; at most as many characters as there are frames.
-
-    With one beam, what the decoder would say along a draft is computed at once, for all its characters: where they are
-    those that the greedy search would choose, it has been spared (Leviathan et al., Fast Inference from Transformers
-    via Speculative Decoding, arXiv:2211.17192, with a draft of CTC). Where they are not, the draft is mended there,
-    twice; then the search goes step by step.
 
     Args:
         start: makes a fresh state of `texts` texts an image.
         lengths: int64 (B,), valid frames.
         num_beams: texts that are followed; 1 reads greedily.
         allowed: bool (V,), the symbols that may be read; None allows all.
-        draft: int64 (B, L) padded with 0, what the text may be.
     """
     state = start(texts=num_beams)
-    rows = torch.arange(len(lengths), device=lengths.device)
-    found: list[tuple[Tensor, FoundTexts]] = []
     if num_beams == 1:
-        for _ in range(DRAFTS):
-            if not len(rows) or draft.numel() * state.scores.log_probs.shape[1] > MOST_CELLS:
-                break
-            read, steps, agreed = _checked(state, draft, allowed)
-            found.append((rows[agreed], _as_found(read[agreed], steps[agreed])))
-            rows, draft = rows[~agreed], read[~agreed]
-            state.keep_images((~agreed).nonzero()[:, 0])
-    if len(rows) or not found:
-        found.append((rows, beam_search(DecoderSteps(state, num_beams), lengths[rows], num_beams, allowed)))
-    longest = max(texts.sequences.shape[1] for _, texts in found)
-    order = torch.cat([places for places, _ in found]).argsort()
-    return FoundTexts(
-        *(
-            torch.cat([F.pad(part, (0, longest - part.shape[1])) if part.ndim > 1 else part for part in parts])[order]
-            for parts in zip(*(texts for _, texts in found), strict=True)
-        )
-    )
+        return _read_greedily(state, allowed)
+    return beam_search(DecoderSteps(state, num_beams), lengths, num_beams, allowed)
 
 
-def _checked(state: DecoderState, draft: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Along a draft, (B, L): the texts (B, L + 1) that agree with the greedy search at least one character further, the
-    log-probabilities of the steps of those that agree to the end, (B, L + 2), and which these are, bool (B,)."""
-    draft = F.pad(draft, (0, 1))  # there is an end behind each
-    log_probs = state.along(draft)
-    choices = log_probs if allowed is None else log_probs.masked_fill(~allowed & (_ids(log_probs) != 0), NEVER)
-    steps = torch.arange(choices.shape[1], device=draft.device)
-    full = steps >= state.lengths[:, None]  # as many characters as frames
-    best = choices.max(-1).indices.masked_fill(full, 0)
-    wanted = F.pad(draft, (0, 1))
-    wrong = (best != wanted) & (steps <= (draft != 0).sum(-1, keepdim=True))
-    place = torch.where(wrong.any(-1), wrong.int().argmax(-1), len(steps) - 1)[:, None]
-    chosen = best.gather(1, place)
-    agreed = ~wrong.any(-1) | (chosen[:, 0] == 0)  # where the search ends, the rest of the draft is left out
-    text = draft.masked_fill((steps[:-1] >= place) & (chosen == 0), 0)
-    # Elsewhere one symbol of the draft is wrong, or is one too many.
-    surplus = chosen == wanted.gather(1, (place + 1).clamp(max=len(steps) - 1))
-    mended = torch.where((steps[:-1] >= place) & surplus, wanted[:, 1:], draft)
-    mended = torch.where(steps[:-1] == place, chosen, mended)
-    text = torch.where(agreed[:, None], text, mended)
-    ends = F.pad(text, (0, 1))
-    score = log_probs.gather(2, ends[..., None])[..., 0]
-    return text, score.masked_fill(steps > (text != 0).sum(-1, keepdim=True), 0.0), agreed
+def _read_greedily(state: DecoderState, allowed: Tensor | None) -> FoundTexts:
+    """What `beam_search` finds with one beam, several characters a look.
 
-
-def _ids(log_probs: Tensor) -> Tensor:
-    return torch.arange(log_probs.shape[-1], device=log_probs.device)
+    CTC says how a text may go on, and the decoder looks at all of that at once: up to where it would have chosen
+    another symbol, the steps have been spared (Leviathan et al., Fast Inference from Transformers via Speculative
+    Decoding, arXiv:2211.17192). Behind that symbol CTC is asked again, for twice as many characters as the last look
+    has brought in the mean: behind the first look, the decoder computes about twice what it would in steps at most.
+    """
+    scores, device = state.scores, state.lengths.device
+    images, frames, vocab_size = scores.log_probs.shape
+    refused = torch.zeros(vocab_size, dtype=torch.bool, device=device) if allowed is None else ~allowed
+    refused[0] = False
+    path = scores.log_probs.masked_fill(refused, NEVER).max(-1).indices
+    path = path.masked_fill(scores.beyond[:, 0] < 0, 0)
+    texts, steps = path.new_zeros(images, frames + 1), torch.zeros(images, frames + 1, device=device)
+    rows = torch.arange(images, device=device)  # the images that the state has
+    read, ended = torch.zeros_like(rows), torch.zeros_like(rows, dtype=torch.bool)
+    ahead = frames
+    while not ended.all():
+        most = MOST_CELLS // (len(rows) * (frames + vocab_size))
+        draft = state.scores.continuations(state.prefixes, path)[:, : min(ahead, most)]
+        log_probs, places = state.along(draft)
+        along = read[:, None] + torch.arange(log_probs.shape[1], device=device)
+        best = (log_probs if allowed is None else log_probs.masked_fill(refused, NEVER)).max(-1).indices
+        best = best.masked_fill(along >= state.lengths[:, None], 0)  # as many characters as frames
+        counts = 1 + ((best[:, :-1] == draft) & (draft != 0)).cumprod(1).sum(1)
+        new = (along < (read + counts)[:, None]) & ~ended[:, None]
+        where = rows[:, None].expand_as(along)[new], along[new]
+        texts[where], steps[where] = best[new], log_probs.gather(2, best[..., None])[..., 0][new]
+        following = best.gather(1, counts[:, None] - 1)[:, 0]
+        ended, read = ended | (following == 0), read + counts
+        if ended.all():
+            break
+        state.go_on(places, counts, following)
+        ahead = max(1, int(2 * counts[~ended].float().mean()) - 1)
+        if ended.sum() * ahead >= LEAVING * len(rows):  # looking far ahead costs more than a copy
+            going = (~ended).nonzero()[:, 0]
+            state.keep_images(going)
+            rows, read, ended, path = rows[going], read[going], ended[going], path[going]
+    return _as_found(texts, steps)
 
 
 def _as_found(texts: Tensor, steps: Tensor) -> FoundTexts:

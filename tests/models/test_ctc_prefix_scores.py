@@ -18,12 +18,11 @@ def test_steps_multiply_to_the_probability_of_the_text():
     scores = CtcPrefixScores(logits, lengths)
     prefixes, total = scores.start(), torch.zeros(2)
     for index in range(TEXTS.shape[1]):
-        following = scores.next_log_probs(prefixes)[:, 0]
-        torch.testing.assert_close(following.exp().sum(-1), torch.ones(2))
+        following = scores.next_log_probs(prefixes)[:, 0].log_softmax(-1)
         exact = sequence_log_probability(logits, lengths, TEXTS[:, :index])
         torch.testing.assert_close(total + following[:, 0], exact, atol=1e-4, rtol=0)
         total = total + following.gather(1, TEXTS[:, index, None])[:, 0]
-        prefixes, _ = scores.extend(prefixes, TEXTS[:, index, None])
+        prefixes = scores.extend(prefixes, TEXTS[:, index, None])
 
 
 def test_several_texts_are_followed_side_by_side():
@@ -31,10 +30,10 @@ def test_several_texts_are_followed_side_by_side():
     scores = CtcPrefixScores(logits, lengths)
     together, apart = scores.start(2), [scores.start(), scores.start()]
     for symbols in ([1, 2], [1, 3], [4, 3]):
-        together, frames = scores.extend(together, torch.tensor([symbols, symbols]))
+        together = scores.extend(together, torch.tensor([symbols, symbols]))
         for place, symbol in enumerate(symbols):
-            apart[place], alone = scores.extend(apart[place], torch.full((2, 1), symbol))
-            torch.testing.assert_close(frames[:, place], alone[:, 0])
+            apart[place] = scores.extend(apart[place], torch.full((2, 1), symbol))
+            torch.testing.assert_close(together.frame[:, place], apart[place].frame[:, 0])
             found = scores.next_log_probs(together)[:, place]
             torch.testing.assert_close(found, scores.next_log_probs(apart[place])[:, 0])
 
@@ -50,9 +49,9 @@ def test_what_lies_behind_a_row_changes_nothing():
 def steps(scores):
     prefixes, found = scores.start(), []
     for symbols in TEXTS[:, :3].T:
-        found.append(scores.next_log_probs(prefixes))
-        prefixes, frames = scores.extend(prefixes, symbols[:, None])
-        found.append(frames)
+        found.append(scores.next_log_probs(prefixes).log_softmax(-1))
+        prefixes = scores.extend(prefixes, symbols[:, None])
+        found.append(prefixes.frame)
     return found
 
 
@@ -71,8 +70,8 @@ def test_a_text_that_does_not_fit_gives_numbers_all_the_same():
     scores = CtcPrefixScores(logits, lengths)
     prefixes = scores.start()
     for symbols in TEXTS.T:
-        prefixes, frames = scores.extend(prefixes, symbols[:, None])
-        assert frames.isfinite().all()
+        prefixes = scores.extend(prefixes, symbols[:, None])
+        assert prefixes.frame.isfinite().all()
         assert scores.next_log_probs(prefixes).isfinite().all()
 
 
@@ -83,8 +82,8 @@ def test_a_thousand_frames_lose_no_digits():
     scores = CtcPrefixScores(logits, lengths)
     prefixes, total = scores.start(), 0.0
     for symbols in text.T:
-        total += float(scores.next_log_probs(prefixes).gather(2, symbols[:, None, None]))
-        prefixes, _ = scores.extend(prefixes, symbols[:, None])
-    total += float(scores.next_log_probs(prefixes)[..., 0])
+        total += float(scores.next_log_probs(prefixes).log_softmax(-1).gather(2, symbols[:, None, None]))
+        prefixes = scores.extend(prefixes, symbols[:, None])
+    total += float(scores.next_log_probs(prefixes).log_softmax(-1)[..., 0])
     exact = sequence_log_probability(logits.double(), lengths, text)
     assert total == pytest.approx(float(exact), rel=1e-4)

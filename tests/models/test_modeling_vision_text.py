@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rapidfuzz.distance import Levenshtein
 
 from hf_ocr import CrnnConfig, CrnnForTextRecognition, VisionTextConfig, VisionTextForTextRecognition
+from hf_ocr.models import vision_text_search
 from hf_ocr.models.beam_search import beam_search, with_the_end
 from hf_ocr.models.modeling_vision_text import VisionTextModel
 from hf_ocr.models.reading import read_images
@@ -113,19 +114,54 @@ def test_both_heads_share_the_loss():
     assert losses[0.3] == pytest.approx(0.7 * losses[0.0] + 0.3 * losses[1.0], rel=1e-5)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.3, 0.95])
-def test_drafts_change_nothing_that_is_read(weight):
-    model, inputs = model_and_inputs(6)
-    model.config.ctc_weight = weight
-    found = model.recognize(**inputs)
+def read_by_steps(model, inputs, allowed=None):
     with torch.no_grad():
         output = model(**inputs)
         start = model.start(output.encoder_last_hidden_state, output.logits, output.logit_lengths)
-        expected = beam_search(DecoderSteps(start(texts=1), 1), output.logit_lengths, 1)
+        return beam_search(DecoderSteps(start(texts=1), 1), output.logit_lengths, 1, allowed)
+
+
+@pytest.mark.parametrize("allowed_ids", [None, [1, 2, 5, 7]])
+@pytest.mark.parametrize(
+    ("weight", "window", "cells"), [(0.0, 32, 1 << 25), (0.3, 3, 1 << 25), (0.3, 32, 2000), (0.95, 32, 1 << 25)]
+)
+def test_looking_ahead_changes_nothing_that_is_read(weight, window, cells, allowed_ids, monkeypatch):
+    """With drafts that are seldom right, sometimes, and nearly always; texts end at different steps, some at once."""
+    monkeypatch.setattr(vision_text_search, "MOST_CELLS", cells)
+    model, inputs = model_and_inputs(12)
+    model.config.ctc_weight = weight
+    model.config.decoder_window = window
+    with torch.no_grad():
+        model.decoder.classifier.bias[0] += 1.5
+    allowed = None
+    if allowed_ids is not None:
+        allowed = torch.zeros(model.config.vocab_size, dtype=torch.bool)
+        allowed[allowed_ids] = True
+    found = model.recognize(**inputs, allowed_ids=allowed_ids)
+    expected = read_by_steps(model, inputs, allowed)
+    assert len({int(row.count_nonzero()) for row in expected.sequences}) > 2
     assert torch.equal(found.sequences, expected.sequences)
     torch.testing.assert_close(found.scores.log(), expected.log_scores, atol=1e-3, rtol=1e-4)
     steps = with_the_end(expected.sequences, expected.step_scores, expected.log_scores)
     torch.testing.assert_close(found.character_scores, steps, atol=1e-4, rtol=1e-3)
+
+
+def test_the_decoder_looks_seldom_where_ctc_is_right():
+    """Once where it is right to the end; else each look brings a character at least, and none looks far ahead."""
+    model, inputs = model_and_inputs()
+    with torch.no_grad():
+        model.classifier.weight.mul_(50.0)
+        model.classifier.bias.mul_(50.0)
+    looks = []
+    model.decoder.register_forward_hook(lambda module, args, output: looks.append(args[0].shape[2]))
+    model.config.ctc_weight = 1.0
+    model.recognize(**inputs, with_characters=False)
+    sure = len(looks)
+    model.config.ctc_weight = 0.0
+    looks.clear()
+    longest = model.recognize(**inputs, with_characters=False).sequences.shape[1]
+    assert sure == 1 < longest / 2 < len(looks) <= longest + 1
+    assert sum(looks[1:]) <= 3 * longest
 
 
 def test_the_search_of_transformers_finds_the_same():
@@ -183,6 +219,8 @@ def test_lines_six_times_as_long_as_any_in_training_are_read():
         errors = sum(Levenshtein.distance(one, text) for one, text in zip(read, texts, strict=True))
         assert errors < 0.25 * len("".join(texts)), read
     assert [reading.text for reading in read_images(model, processor, [Image.new("L", (1500, 32), 255)])] == [""]
+    inputs = processor(images=[drawn(text) for text in texts], return_tensors="pt")
+    assert torch.equal(model.eval().recognize(**inputs).sequences, read_by_steps(model, inputs).sequences)
 
 
 @pytest.mark.parametrize(
