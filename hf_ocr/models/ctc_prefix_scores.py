@@ -111,7 +111,7 @@ class CtcPrefixScores:
 
 
 def joint_log_probs(decoder: Tensor, ctc: Tensor, ctc_weight: float) -> Tensor:
-    """log P(next symbol) of a decoder and of CTC, multiplied, each to the power of its share; only this is normalised."""
+    """log P(next symbol) of a decoder and of CTC, each to the power of its share, multiplied and then normalised."""
     return torch.lerp(decoder, ctc, ctc_weight).log_softmax(-1)
 
 

@@ -255,7 +255,7 @@ def test_reading_joins_the_decoder_with_ctc():
             if read is greedy and step < int(memory.lengths):
                 assert joint.argmax() == symbol
             total = total + joint[symbol]
-            prefixes, _ = scores.extend(prefixes, torch.tensor([[symbol]]))
+            prefixes = scores.extend(prefixes, torch.tensor([[symbol]]))
         torch.testing.assert_close(read.scores[row].log(), total, atol=1e-4, rtol=1e-4)
 
 
