@@ -13,13 +13,14 @@ families that no training line used, "seen" from the others.
 
 import argparse
 import json
+import random
 import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import ImageFont
+from PIL import Image, ImageFont
 from tqdm.auto import tqdm
 from transformers import AutoModelForTextRecognition
 
@@ -113,6 +114,26 @@ CHECKPOINTS = {
 }
 
 
+def joined_lines(
+    rows: Dataset, count: int = 200, parts: int = 10, height: int = 40, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Lines side by side at one height (px), a space apart: about twice as long as the longest line of training."""
+    draw = random.Random(seed)
+    joined = []
+    for _ in range(count):
+        chosen = [rows[index] for index in draw.sample(range(len(rows)), parts)]
+        images = [row["image"].convert("RGB") for row in chosen]
+        images = [image.resize((max(1, round(image.width * height / image.height)), height)) for image in images]
+        gap = height // 2
+        line = Image.new("RGB", (sum(image.width + gap for image in images), height), images[0].getpixel((0, 0)))
+        left = 0
+        for image in images:
+            line.paste(image, (left, 0))
+            left += image.width + gap
+        joined.append({"image": line, "text": " ".join(row["text"] for row in chosen)})
+    return joined
+
+
 def install(sources: list[Path], folder: Path) -> None:
     """The mean of the weights as float16, without the code that `save_pretrained` puts beside them."""
     states = [
@@ -176,6 +197,8 @@ def main() -> None:
     for name, title in TEST_SETS.items():
         file = arguments.data / name / "test.parquet"
         measure(name, "test", title, read_lines(file), (fingerprint(file),))
+    receipts = read_lines(arguments.data / "sroie_lines" / "test.parquet")
+    measure("sroie_lines", "test, joined", "ten receipt lines side by side", joined_lines(receipts))
     seen, unseen = split_families(find_fonts(), held_out=0.15, seed=0)
     for split, faces in (("unseen fonts", unseen), ("seen fonts", seen)):
         lines = SyntheticLines(faces, load_words(), seed=20_000, styles={"document": 1.0})

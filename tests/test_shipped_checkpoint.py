@@ -1,4 +1,4 @@
-"""The checkpoint inside the package: what it promises, tried as a user does."""
+"""The checkpoints inside the package: what they promise, tried as a user does."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from transformers import AutoModelForTextRecognition, pipeline
 from hf_ocr.data.lines import read_lines
 from hf_ocr.metrics import character_error_rate
 from hf_ocr.record import RunRecord, fingerprint
-from hf_ocr.registration import default_checkpoint
+from hf_ocr.registration import default_checkpoint, shipped_checkpoints
 from hf_ocr.text import LATIN_ALPHABET
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,13 +25,20 @@ def read():
     return pipeline("image-to-text")
 
 
-def test_it_is_small_and_in_float16_on_disk_and_float32_in_memory():
-    folder = default_checkpoint()
-    assert sum(file.stat().st_size for file in folder.iterdir()) <= 8_000_000
+each = pytest.mark.parametrize("folder", shipped_checkpoints(), ids=lambda folder: folder.name)
+
+
+@each
+def test_it_is_small_and_in_float16_on_disk_and_float32_in_memory(folder):
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= (
+        8_000_000 if folder == default_checkpoint() else 16_000_000
+    )
     assert not list(folder.glob("*.py"))
     model = AutoModelForTextRecognition.from_pretrained(folder)
     assert model.dtype == torch.float32
-    assert sum(parameter.numel() for parameter in model.parameters()) < 4_000_000
+    assert sum(parameter.numel() for parameter in model.parameters()) < (
+        4_000_000 if folder == default_checkpoint() else 8_000_000
+    )
 
 
 def test_its_alphabet_has_what_european_print_needs(read):
@@ -42,10 +49,11 @@ def test_its_alphabet_has_what_european_print_needs(read):
     assert alphabet.issuperset(letters) and alphabet.issuperset("€“”‘’„‚–—")
 
 
+@each
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_reads_the_samples(dtype):
+def test_it_reads_the_samples(folder, dtype):
     rows = read_lines(SAMPLES)
-    read = pipeline("text-recognition", dtype=dtype)
+    read = pipeline("text-recognition", model=str(folder), dtype=dtype)
     texts = [result[0]["generated_text"] for result in read([row["image"] for row in rows])]
     references = [row["text"] for row in rows]
     assert character_error_rate(texts, references) < 0.05, list(zip(references, texts, strict=True))
@@ -62,11 +70,13 @@ def blank(kind: str) -> Image.Image:
     return image
 
 
-@pytest.mark.parametrize("kind", ["white", "black", "paper", "ruled"])
-def test_a_blank_image_reads_as_nothing(read, kind):
-    result = read(blank(kind), return_scores=True)[0]
-    assert result["generated_text"] == ""
-    assert 0 < result["score"] <= 1
+@each
+def test_a_blank_image_reads_as_nothing(folder):
+    read = pipeline("text-recognition", model=str(folder))
+    for kind in ("white", "black", "paper", "ruled"):
+        result = read(blank(kind), return_scores=True)[0]
+        assert result["generated_text"] == "", kind
+        assert 0 < result["score"] <= 1
 
 
 def test_the_text_of_an_image_does_not_depend_on_its_batch(read):
@@ -85,10 +95,11 @@ def test_words_have_boxes_in_the_order_of_reading(read):
     assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= width
 
 
-def test_record_and_card_belong_to_these_weights():
-    record = RunRecord.load(ROOT / "model_cards" / "crnn-small-latin.json")
-    assert record.weights == (fingerprint(default_checkpoint() / "model.safetensors"),)
-    card = (ROOT / "model_cards" / "crnn-small-latin.md").read_text(encoding="utf-8")
+@each
+def test_record_and_card_belong_to_these_weights(folder):
+    record = RunRecord.load(ROOT / "model_cards" / f"{folder.name}.json")
+    assert record.weights == (fingerprint(folder / "model.safetensors"),)
+    card = (ROOT / "model_cards" / f"{folder.name}.md").read_text(encoding="utf-8")
     for result in record.results:
         assert f"{100 * result.report['figures']['exact']['value']:.2f}" in card
 
