@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from transformers import pipeline
 
-from hf_ocr.registration import default_checkpoint
+from hf_ocr.registration import default_checkpoint, find_checkpoint
 
 _PROCESS = os.getpid()
 
@@ -50,7 +50,7 @@ class BatchReader:
         batch_size: int | None = None,
         num_workers: int = 0,
     ) -> None:
-        folder = Path(default_checkpoint() if model is None else model)
+        folder = Path(default_checkpoint() if model is None else find_checkpoint(model))
         self.model = str(folder.resolve()) if folder.is_dir() else str(model)
         self.checkpoint = fingerprint_checkpoint(folder) if folder.is_dir() else None
         self.image_column = image_column

@@ -27,6 +27,7 @@ from hf_ocr.models.generation import start_token
 from hf_ocr.models.mgp_str_reading import MGP_STR
 from hf_ocr.models.modeling_outputs import TextRecognitionOutput
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
+from hf_ocr.registration import find_checkpoint
 from hf_ocr.stock_parts import SizedImageProcessor, WritableTokenizer
 
 __all__ = ["EncoderDecoderProcessor", "EncoderDecoderRecognizer", "decoder_positions", "load_recognizer"]
@@ -38,7 +39,8 @@ def load_recognizer(name: str | Path, lora_rank: int = 0) -> tuple[Any, Any]:
     """A recognizer to train, float32, and its processor.
 
     Args:
-        name: folder or Hub name of a checkpoint of ours, of a `VisionEncoderDecoderModel`, or of MGP-STR.
+        name: folder or Hub name of a checkpoint of ours, of a `VisionEncoderDecoderModel`, or of MGP-STR; or the
+            name of one in the package.
         lora_rank: of the low-rank matrices (Hu et al., arXiv:2106.09685) that learn beside each linear layer of an
             encoder-decoder, instead of its weights (extra `lora`); 0 for none.
 
@@ -46,6 +48,7 @@ def load_recognizer(name: str | Path, lora_rank: int = 0) -> tuple[Any, Any]:
         ValueError: an encoder-decoder whose parts do not agree about start, end and padding; an MGP-STR without the
             tokenizers of its heads; a rank for another model.
     """
+    name = find_checkpoint(name)
     model_type = AutoConfig.from_pretrained(name).model_type
     if model_type != "vision-encoder-decoder":
         if lora_rank:

@@ -1,5 +1,6 @@
 """Makes every class of the package known to transformers; `import hf_ocr` calls `register()` once."""
 
+import os
 import sys
 import warnings
 from importlib import resources
@@ -102,6 +103,12 @@ def checkpoint(name: str) -> str:
     if name not in folders:
         raise ValueError(f"no checkpoint {name!r} is in the package, expected one of {', '.join(folders)}.")
     return folders[name]
+
+
+def find_checkpoint(name: str | os.PathLike[str]) -> str:
+    """What a user names: a folder here; else the one of that name in the package; else a name on the Hub, as it is."""
+    shipped = {folder.name: str(folder) for folder in shipped_checkpoints()}
+    return os.fspath(name) if Path(name).exists() else shipped.get(os.fspath(name), os.fspath(name))
 
 
 def _base_class(model_class: Any) -> Any:

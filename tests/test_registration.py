@@ -185,3 +185,11 @@ def test_a_checkpoint_of_the_package_is_known_by_its_name():
     assert registration.checkpoint("crnn-small-latin") == str(registration.default_checkpoint())
     with pytest.raises(ValueError, match=r"'crnn-large' is in the package, expected one of .*crnn-small-latin"):
         registration.checkpoint("crnn-large")
+
+
+def test_a_folder_here_goes_before_one_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert registration.find_checkpoint("crnn-small-latin") == str(registration.default_checkpoint())
+    assert registration.find_checkpoint("someone/crnn-small-latin") == "someone/crnn-small-latin"
+    (tmp_path / "crnn-small-latin").mkdir()
+    assert registration.find_checkpoint("crnn-small-latin") == "crnn-small-latin"

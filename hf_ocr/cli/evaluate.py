@@ -21,7 +21,7 @@ from hf_ocr.evaluation import Prediction, compare, report_on
 from hf_ocr.models.image_loading import load_image
 from hf_ocr.models.reading import IMAGE_ERRORS
 from hf_ocr.record import fingerprint, hardware, versions
-from hf_ocr.registration import default_checkpoint
+from hf_ocr.registration import default_checkpoint, find_checkpoint
 from hf_ocr.report import comparison_to_table, report_to_dict, report_to_table, worst_lines
 from hf_ocr.report_html import report_to_html
 from hf_ocr.text import PROTOCOLS
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     data = [asdict(fingerprint(source)) for source in options.data]
     readings = []
     for model, reader, file in zip(models, readers, ("readings.jsonl", "readings-against.jsonl"), strict=False):
-        folder = default_checkpoint() if model is None else Path(model)
+        folder = default_checkpoint() if model is None else Path(find_checkpoint(model))
         origin = {
             "model": asdict(fingerprint(folder))
             if folder.is_dir()

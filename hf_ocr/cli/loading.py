@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import pipeline
 from transformers.utils import logging
 
-from hf_ocr.registration import default_checkpoint, shipped_checkpoints
+from hf_ocr.registration import default_checkpoint, find_checkpoint
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -45,9 +45,7 @@ def load_reader(model: str | None, device: int | None = None) -> Any:
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    name = str(default_checkpoint()) if model is None else model
-    if not Path(name).exists():
-        name = next((str(folder) for folder in shipped_checkpoints() if folder.name == name), name)
+    name = str(default_checkpoint()) if model is None else find_checkpoint(model)
     if Path(name).is_dir() or model is None:
         check_folder(Path(name))
     elif Path(name).exists():
