@@ -127,7 +127,7 @@ def test_boxes_that_the_model_cannot_give(capsys, tmp_path):
 def test_info_names_versions_machine_and_model(capsys, checkpoint):
     assert main(["info", "--model", str(checkpoint)]) == 0
     out = capsys.readouterr().out
-    for expected in ("python 3.", "transformers 5.", "torch 2.", "cores", "CrnnForTextRecognition", "22 symbols"):
+    for expected in ("python 3.", "transformers 5.", "torch 2.", " core", "CrnnForTextRecognition", "22 symbols"):
         assert expected in out
     assert "device       cpu, in bfloat16" in out or "device       cpu, in float32" in out or "cuda" in out
 
