@@ -4,11 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from .attention_decoder import AttentionDecoder, AttentionMemory
-from .beam_search import FoundTexts, steps_along
 from .ctc_prefix_scores import CtcPrefixes, CtcPrefixScores, joint_log_probs
-
-# Texts of a lexicon that are scored at once, for all images together.
-LEXICON_ROWS = 1024
 
 
 class AttentionSteps:
@@ -70,28 +66,6 @@ def log_probs_along(
     if scores is not None:
         log_probs = joint_log_probs(log_probs, scores.next_log_probs_along(texts), decoder.config.ctc_weight)
     return log_probs, attentions
-
-
-def best_of(decoder: AttentionDecoder, memory: AttentionMemory, lexicon: torch.Tensor) -> FoundTexts:
-    """The most probable text of the lexicon, int64 (N, L) padded with 0, for each image.
-
-    Raises:
-        ValueError: no words.
-    """
-    if not len(lexicon):
-        raise ValueError("lexicon has no words, expected at least one. Leave it out to read without a lexicon.")
-    images, lexicon = len(memory["lengths"]), lexicon.to(memory["features"].device)
-    parts = []
-    for texts in lexicon.split(max(LEXICON_ROWS // max(images, 1), 1)):
-        texts = texts.expand(images, -1, -1)
-        log_probs, _ = log_probs_along(decoder, memory, texts)
-        parts.append(steps_along(log_probs.flatten(0, 1), texts.flatten(0, 1)).unflatten(0, texts.shape[:2]))
-    along = torch.cat(parts, 1)
-    best = along.sum(-1).argmax(1)
-    steps = along[torch.arange(images, device=best.device), best]
-    longest = int((lexicon[best] != 0).sum(-1).max()) if images else 0
-    sequences = lexicon[best][:, :longest]
-    return FoundTexts(sequences, steps.sum(-1), steps[:, :longest].exp() * (sequences != 0))
 
 
 def _ctc_scores(memory: AttentionMemory) -> CtcPrefixScores | None:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 END = 0
+LEXICON_ROWS = 1024  # texts of a lexicon, times images, that are scored at once
 
 
 class FoundTexts(NamedTuple):
@@ -24,9 +25,9 @@ class FoundTexts(NamedTuple):
 
 
 def steps_along(log_probs: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:
-    """log P(symbol | those before it) of texts (B, L) and their end, given all symbols, (B, L + 1, V): (B, L + 1)."""
-    steps = log_probs.gather(-1, F.pad(sequences, (0, 1))[:, :, None])[:, :, 0]
-    counted = torch.arange(steps.shape[1], device=steps.device) <= (sequences != END).sum(-1, keepdim=True)
+    """log P(symbol | those before it) of texts (..., L) and their end, of all symbols (..., L + 1, V): (..., L + 1)."""
+    steps = log_probs.gather(-1, F.pad(sequences, (0, 1))[..., None])[..., 0]
+    counted = torch.arange(steps.shape[-1], device=steps.device) <= (sequences != END).sum(-1, keepdim=True)
     return steps.masked_fill(~counted, 0.0)
 
 
@@ -106,3 +107,30 @@ def beam_search(
         history = [past[kept] for past in history]
     longest = int((found.sequences != END).sum(-1).max()) if len(max_lengths) else 0
     return FoundTexts(found.sequences[:, :longest], found.log_scores, found.step_scores[:, :longest])
+
+
+def lexicon_search(
+    log_probs_along: Callable[[torch.Tensor], torch.Tensor], images: int, lexicon: torch.Tensor
+) -> FoundTexts:
+    """The most probable text of a lexicon for each image.
+
+    Args:
+        log_probs_along: texts int64 (B, K, L), K of each image -> log-probabilities float32 (B, K, L + 1, V).
+        images: B.
+        lexicon: int64 (N, L) padded with 0.
+
+    Raises:
+        ValueError: no words.
+    """
+    if not len(lexicon):
+        raise ValueError("lexicon has no words, expected at least one. Leave it out to read without a lexicon.")
+    parts = []
+    for words in lexicon.split(max(LEXICON_ROWS // max(images, 1), 1)):
+        texts = words.expand(images, -1, -1)
+        parts.append(steps_along(log_probs_along(texts), texts))
+    along = torch.cat(parts, 1)
+    best = along.sum(-1).argmax(1)
+    steps, sequences = along[torch.arange(images, device=best.device), best], lexicon[best]
+    longest = int((sequences != END).sum(-1).max()) if images else 0
+    sequences = sequences[:, :longest]
+    return FoundTexts(sequences, steps.sum(-1), steps[:, :longest].exp() * (sequences != END))

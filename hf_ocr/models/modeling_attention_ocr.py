@@ -11,9 +11,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import GenerationMixin
 
 from .attention_decoder import AttentionDecoder, AttentionMemory
-from .attention_search import AttentionSteps, best_of, log_probs_along
+from .attention_search import AttentionSteps, log_probs_along
 from .attention_spans import frame_spans
-from .beam_search import beam_search, steps_along, with_the_end
+from .beam_search import beam_search, lexicon_search, steps_along, with_the_end
 from .configuration_attention_ocr import AttentionOcrConfig
 from .configuration_crnn import CrnnConfig
 from .ctc_loss import ctc_loss, usable_labels
@@ -271,7 +271,11 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
                 steps = AttentionSteps(self.decoder, memory, num_beams)
                 found = beam_search(steps, memory["lengths"], num_beams, allowed)
             else:
-                found = best_of(self.decoder, memory, lexicon)
+                found = lexicon_search(
+                    lambda texts: log_probs_along(self.decoder, memory, texts)[0],
+                    len(memory["lengths"]),
+                    lexicon.to(memory["lengths"].device),
+                )
             log_scores, character_scores = found.log_scores, found.step_scores
             if with_characters or self.config.temperature != 1:
                 log_probs, attentions = log_probs_along(self.decoder, memory, found.sequences[:, None])

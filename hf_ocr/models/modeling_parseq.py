@@ -11,7 +11,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .attention_spans import frame_spans
-from .beam_search import beam_search, steps_along, with_the_end
+from .beam_search import beam_search, lexicon_search, steps_along, with_the_end
 from .configuration_parseq import ParseqConfig
 from .ctc_loss import usable_labels
 from .ctc_reading import allowed_symbols, eval_mode
@@ -19,8 +19,6 @@ from .line_inputs import checked_widths
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .modeling_text_recognition import TextRecognitionPreTrainedModel
 from .parseq_layers import KeyValue, ParseqDecoder, ParseqEncoderLayer, stretched
-
-LEXICON_ROWS = 1024  # words times images that are scored at once
 
 
 class ParseqPreTrainedModel(TextRecognitionPreTrainedModel):
@@ -245,13 +243,11 @@ class ParseqForTextRecognition(ParseqPreTrainedModel, GenerationMixin):
                 f"lexicon has no words of at most {most} characters, expected at least one. Leave it out to read "
                 "without a lexicon."
             )
-        scores = []
-        for words in lexicon.split(max(LEXICON_ROWS // max(images, 1), 1)):
-            texts = words.repeat(images, 1)
-            steps = steps_along(self._along(image, texts)[0].log_softmax(-1), texts)
-            scores.append(steps.sum(-1).view(images, len(words)))
-        texts = lexicon[torch.cat(scores, 1).argmax(1)]
-        return texts[:, : int((texts != 0).sum(-1).max()) if images else 0]
+        return lexicon_search(
+            lambda texts: self._along(image, texts.flatten(0, 1))[0].log_softmax(-1).unflatten(0, texts.shape[:2]),
+            images,
+            lexicon,
+        ).sequences
 
     @torch.no_grad()
     def recognize(

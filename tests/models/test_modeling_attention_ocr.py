@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from hf_ocr.alphabet import resize_alphabet
-from hf_ocr.models import attention_search
+from hf_ocr.models import beam_search
 from hf_ocr.models.attention_decoder import AttentionDecoder, _characters_begun
 from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.configuration_crnn import CrnnConfig
@@ -264,7 +264,7 @@ def test_a_lexicon_is_read_in_parts(monkeypatch):
     images = torch.randn(3, 1, 32, 90)
     lexicon = torch.tensor([[1, 2, 0], [3, 0, 0], [6, 5, 4], [0, 0, 0], [2, 2, 2]])
     whole = model.recognize(images, lexicon=lexicon)
-    monkeypatch.setattr(attention_search, "LEXICON_ROWS", 6)
+    monkeypatch.setattr(beam_search, "LEXICON_ROWS", 6)
     parts = model.recognize(images, lexicon=lexicon)
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name])
