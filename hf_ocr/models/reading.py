@@ -112,8 +112,8 @@ def iterate_readings(
 
     Batches hold images of one width bucket, padded to the bucket's width, so that what is read from an image does
     not depend on its neighbours. An image taller than 1.5 times its width is read upright and turned by 90 and 270
-    degrees, and a doubtful reading is tried again at other widths; the reading with the best probability a character,
-    at temperature 1, is kept.
+    degrees, and a doubtful reading is tried again at other widths, unless the model stretches all images to one; the
+    reading with the best probability a character, at temperature 1, is kept.
 
     Args:
         model: a recognizer (anything with `recognize`), on any device, in any mode.
@@ -137,6 +137,8 @@ def iterate_readings(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
     check_score_as(score_as)
+    # A model whose configuration fixes the width sees a stretched line as it saw the line, only blurred.
+    one_width = hasattr(getattr(model, "config", None), "image_width")
     recognize_kwargs["num_beams"] = num_beams
     recognize_kwargs["with_characters"] = with_characters or score_as != "product"
 
@@ -165,13 +167,14 @@ def iterate_readings(
                     candidates[line.place].append(_Candidate(line, reading, quality))
 
         read(line for item in prepared if not isinstance(item, Reading) for line in item)
-        best = [max(found, key=_quality) for found in candidates]
-        read(
-            _stretched(found.line, stretch)
-            for found in best
-            if found.line is not None and found.quality < DOUBTFUL
-            for stretch in STRETCHES
-        )
+        if not one_width:
+            best = [max(found, key=_quality) for found in candidates]
+            read(
+                _stretched(found.line, stretch)
+                for found in best
+                if found.line is not None and found.quality < DOUBTFUL
+                for stretch in STRETCHES
+            )
         for found in candidates:
             yield max(found, key=_quality).reading
 

@@ -7,7 +7,9 @@ from PIL import Image
 
 from hf_ocr import ParseqConfig, ParseqForTextRecognition, TextLineImageProcessor
 from hf_ocr.encoder_decoder import decoder_positions
+from hf_ocr.models.line_preparation import DOUBTFUL
 from hf_ocr.models.parseq_layers import stretched
+from hf_ocr.models.reading import read_images
 
 LABELS = torch.tensor([[1, 2, 3, -100], [4, 4, -100, -100], [9, 8, 9, 7]])
 
@@ -177,6 +179,16 @@ def test_fresh_weights_have_the_deviation_of_the_configuration():
 def test_settings_that_do_not_fit(settings, message):
     with pytest.raises(ValueError, match=message):
         ParseqConfig(**settings)
+
+
+def test_a_doubtful_word_is_read_once(monkeypatch):
+    model, _ = model_and_inputs()
+    batches = []
+    recognize = model.recognize
+    monkeypatch.setattr(model, "recognize", lambda *args, **kwargs: batches.append(args) or recognize(*args, **kwargs))
+    (reading,) = read_images(model, tiny_processor(ParseqForTextRecognition), [Image.effect_noise((200, 32), 90)])
+    assert reading.score ** (1 / max(len(reading.text), 1)) < DOUBTFUL
+    assert len(batches) == 1
 
 
 def test_spans_go_along_with_the_width_of_the_image():
