@@ -11,8 +11,8 @@ All three are the layers of `CrnnForTextRecognition`, with other trunks and name
 
 How images are prepared, and what differs from there:
 
-- crnn.pytorch, DTRB: stretched to 100 x 32 px, as there; DTRB resizes by cubic, this package by linear interpolation.
-  What was trained with its options `--PAD` or `--imgW` cannot be told by the weights, and is stretched all the same.
+- crnn.pytorch, DTRB: stretched to 100 x 32 px by linear and by cubic interpolation, as there. What was trained with
+  DTRB's options `--PAD` or `--imgW` cannot be told by the weights, and is stretched all the same.
   To read long words in proportion, as the paper does, set `max_width` to 4096 in both processor files.
 - docTR: scaled to 32 px and padded with black to 128 px, as there. Words wider than that keep their height and go on;
   there they shrink, and are padded below as well, and the widest are cut into parts.
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from hf_ocr.convert.conversion import (
     PRINTABLE,
@@ -112,7 +113,7 @@ DTRB = Form(
     head=("SequenceModeling.1.linear", "Prediction"),
     blank=0,
     alphabets=(CHARSET_36, PRINTABLE),
-    images=_STRETCHED,
+    images={**_STRETCHED, "resample": Image.Resampling.BICUBIC.value},
 )
 
 # Behind which of VGG-16's 13 convolutions a pool follows, of which kernel and stride.

@@ -2,8 +2,8 @@
 
 They are the layers of `ParseqForTextRecognition` under other names. Three things cannot be told by the weights, and are
 those of the published networks: 64 units a head in the encoder and 32 in the decoder, images of 128 x 32 px in patches
-of 8 x 4 (or of 224 x 224 px in patches of 16 x 16), and one refinement. Images are resized by linear interpolation,
-there by cubic.
+of 8 x 4 (or of 224 x 224 px in patches of 16 x 16), and one refinement. Images are resized by cubic interpolation, as
+there.
 
 The ids there are those of the end, the characters, the start and padding. Here the end is id 0 as an output, and so is
 the start as an input: the head keeps its rows, and the embedding has the start's row in the place of the end's, which
@@ -13,6 +13,7 @@ is never an input.
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from hf_ocr.convert.conversion import (
     PRINTABLE,
@@ -101,9 +102,12 @@ def read_parseq(
         tokenizer = CharacterTokenizer.from_alphabet([characters[index] for index in kept])
     except ValueError as error:
         raise ConversionError(f"{source}: {error}") from error
-    width = config.image_width
     image_processor = TextLineImageProcessor(
-        height=config.image_height, min_width=width, max_width=width, num_channels=config.num_channels
+        height=config.image_height,
+        min_width=config.image_width,
+        max_width=config.image_width,
+        num_channels=config.num_channels,
+        resample=Image.Resampling.BICUBIC.value,
     )
     return model, TextRecognitionProcessor(image_processor, tokenizer), left_out
 

@@ -150,7 +150,7 @@ class OnnxReader:
         settings = _json(folder, "preprocessor_config.json")
         self._height, self._num_channels = settings["height"], settings["num_channels"]
         self._widths = settings["min_width"], settings["max_width"]
-        self._narrow = settings["narrow"]
+        self._narrow, self._resample = settings["narrow"], settings["resample"]
         self._scale = settings["mean"], settings["std"]
         vocabulary, tokens = _json(folder, "vocab.json"), _json(folder, "tokenizer_config.json")
         special = {tokens.get(name) for name in SPECIAL_TOKENS}
@@ -209,7 +209,7 @@ class OnnxReader:
         """float32 (C, height, W)."""
         width = resized_width(image.size, self._height, *self._widths)
         size = (text_width(image.size, self._height, *self._widths, self._narrow), self._height)
-        pixels = np.asarray(resize_line(image, size, self._num_channels)).reshape(*reversed(size), -1)
+        pixels = np.asarray(resize_line(image, size, self._num_channels, self._resample)).reshape(*reversed(size), -1)
         pixels = np.pad(pixels, ((0, 0), (0, width - size[0]), (0, 0)))
         return scale_pixels(np.ascontiguousarray(pixels.transpose(2, 0, 1)), *self._scale)
 

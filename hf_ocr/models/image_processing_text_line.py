@@ -24,6 +24,7 @@ class TextLineImagesKwargs(TypedDict, total=False):
     mean: float | list[float]
     std: float | list[float]
     narrow: Literal["widen", "pad"]
+    resample: int
 
 
 class TextLineImageProcessor(BaseImageProcessor):
@@ -42,6 +43,7 @@ class TextLineImageProcessor(BaseImageProcessor):
             one for each channel.
         narrow: what becomes of a line narrower than `min_width`: "widen", or "pad", with black on its right, which is
             then part of what the recognizer reads.
+        resample: the number of Pillow's filter: 2 is linear, 3 cubic interpolation, as some recognizers were trained.
 
     Raises:
         ValueError: a setting that makes no image, or takes the place of something the class defines.
@@ -59,6 +61,7 @@ class TextLineImageProcessor(BaseImageProcessor):
         mean: float | list[float] = 0.5,
         std: float | list[float] = 0.5,
         narrow: Literal["widen", "pad"] = "widen",
+        resample: int = Image.Resampling.BILINEAR.value,
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
@@ -69,6 +72,7 @@ class TextLineImageProcessor(BaseImageProcessor):
         check_integer(f"{name}: min_width", min_width, 1, max_width)
         check_choice(f"{name}: num_channels", num_channels, (1, 3))
         check_choice(f"{name}: narrow", narrow, ("widen", "pad"))
+        check_choice(f"{name}: resample", resample, tuple(kind.value for kind in Image.Resampling))
         for setting, value, least in (("mean", mean, -1e3), ("std", std, 1e-3)):
             if isinstance(value, list | tuple):
                 check_list(f"{name}: {setting}", value, num_channels, num_channels)
@@ -81,6 +85,7 @@ class TextLineImageProcessor(BaseImageProcessor):
         self.mean = mean
         self.std = std
         self.narrow = narrow
+        self.resample = int(resample)
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -148,4 +153,4 @@ class TextLineImageProcessor(BaseImageProcessor):
         """Mode "L" or "RGB", `height` px high, its own width."""
         line = load_image(image)
         size = (self.text_width(line.width, line.height), self.height)
-        return resize_line(line, size, self.num_channels)
+        return resize_line(line, size, self.num_channels, self.resample)

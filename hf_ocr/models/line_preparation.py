@@ -69,13 +69,16 @@ def text_width(size: tuple[int, int], height: int, min_width: int, max_width: in
     return prepared
 
 
-def resize_line(image: Image.Image, size: tuple[int, int], num_channels: int) -> Image.Image:
-    """A "L" or "RGB" image at `size` (width, height), in mode "L" for one channel and "RGB" for three."""
+def resize_line(image: Image.Image, size: tuple[int, int], num_channels: int, resample: int) -> Image.Image:
+    """A "L" or "RGB" image at `size` (width, height), in mode "L" for one channel and "RGB" for three.
+
+    `resample` is the number of Pillow's filter.
+    """
     mode = "L" if num_channels == 1 else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
     # Pillow widens the filter when it makes an image smaller, so thin strokes grey out rather than vanish.
-    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+    return image if image.size == size else image.resize(size, Image.Resampling(resample))
 
 
 def scale_pixels(pixels: np.ndarray, mean: float | list[float], std: float | list[float]) -> np.ndarray:

@@ -217,6 +217,9 @@ def test_images_are_prepared_as_there(tmp_path):
     path = save(small("crnn.pytorch").state_dict(), tmp_path / "weights.pth")
     image_processor = read_crnn(path)[1].image_processor
     assert image_processor([torch.zeros(50, 400)], return_tensors="pt")["pixel_values"].shape == (1, 1, 32, 100)
+    assert image_processor.resample == 2
+    path = save(small("dtrb").state_dict(), tmp_path / "weights.pth")
+    assert read_crnn(path)[1].image_processor.resample == 3
     path = save(small("doctr").state_dict(), tmp_path / "weights.pth")
     image_processor = read_crnn(path)[1].image_processor
     image = torch.rand(3, 64, 100, generator=torch.Generator().manual_seed(0))

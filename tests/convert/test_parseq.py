@@ -5,6 +5,7 @@ import string
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 from transformers import AutoModelForTextRecognition, AutoProcessor
 
@@ -182,6 +183,8 @@ def test_checkpoints_of_the_trainer_and_other_sizes(tmp_path):
     model, processor, _ = read_parseq(save(content, tmp_path / "last.ckpt"))
     assert "".join(processor.tokenizer.alphabet) == string.digits + string.ascii_lowercase
     assert model.config.max_label_length == 7
+    images_here = processor.image_processor
+    assert (images_here.min_width, images_here.max_width, images_here.resample) == (128, 128, Image.Resampling.BICUBIC)
     assert_reads_the_same(model, theirs, images(3))
 
 

@@ -64,10 +64,12 @@ def test_it_reads_as_the_pipeline_does(exported):
     assert repr(got[0]) == f"Reading(text={got[0].text!r}, error=None)"
 
 
-def test_padded_lines_and_other_scales_are_prepared_as_in_the_pipeline(tmp_path):
+def test_padded_lines_and_other_scales_and_filters_are_prepared_as_in_the_pipeline(tmp_path):
     model, processor = tiny_recognizer()
     height = processor.image_processor.height
-    image_processor = TextLineImageProcessor(height=height, min_width=160, narrow="pad", mean=[0.4], std=[0.3])
+    image_processor = TextLineImageProcessor(
+        height=height, min_width=160, narrow="pad", resample=3, mean=[0.4], std=[0.3]
+    )
     processor = TextRecognitionProcessor(image_processor, processor.tokenizer)
     reader = OnnxReader(export_onnx(model, processor, tmp_path), threads=1)
     images = [image.crop((0, 0, min(image.width, 2 * image.height), image.height)) for image in lines(6)]

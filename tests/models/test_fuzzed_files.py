@@ -92,7 +92,7 @@ SETTINGS = {"height": 32, "min_width": 64, "max_width": 128, "num_channels": 3, 
 
 
 @fuzzed
-@given(content=mutated_json({**SETTINGS, "narrow": "pad"}, dir(TextLineImageProcessor)))
+@given(content=mutated_json({**SETTINGS, "narrow": "pad", "resample": 3}, dir(TextLineImageProcessor)))
 def test_settings_of_the_image_processor(content):
     try:
         processor = TextLineImageProcessor.from_dict(content)

@@ -100,6 +100,14 @@ def test_one_width_for_all_stretches() -> None:
     assert processor.text_width(20, 32) == 100
 
 
+def test_lines_are_resized_by_the_filter_of_the_settings() -> None:
+    image = Image.effect_noise((90, 50), 60)
+    cubic = TextLineImageProcessor(resample=3)(image, return_tensors="np")["pixel_values"][0, 0]
+    assert np.allclose(cubic, np.asarray(image.resize((64, 32), Image.Resampling.BICUBIC)) / 127.5 - 1, atol=1e-6)
+    linear = TextLineImageProcessor()(image, return_tensors="np")["pixel_values"][0, 0]
+    assert np.allclose(linear, np.asarray(image.resize((64, 32), Image.Resampling.BILINEAR)) / 127.5 - 1, atol=1e-6)
+
+
 def test_mean_and_std() -> None:
     values = TextLineImageProcessor(mean=0.25, std=2.0)(Image.new("L", (64, 32), 255), return_tensors="np")
     assert np.allclose(values["pixel_values"], 0.375)
@@ -179,6 +187,8 @@ def test_the_place_of_a_bad_image_in_its_batch_is_named() -> None:
         {"mean": [0.5, 0.5, "0.5"]},
         {"mean": float("inf")},
         {"narrow": "crop"},
+        {"resample": 9},
+        {"resample": "cubic"},
     ],
     ids=str,
 )
@@ -196,7 +206,7 @@ def test_a_setting_may_not_take_the_place_of_a_method() -> None:
 
 def test_settings_survive_saving_and_can_be_overridden(tmp_path: Path) -> None:
     settings = {"height": 48, "min_width": 80, "max_width": 2000, "num_channels": 3, "mean": 0.4, "std": 0.2}
-    settings["narrow"] = "pad"
+    settings |= {"narrow": "pad", "resample": 3}
     processor = TextLineImageProcessor(**settings)
     processor.save_pretrained(tmp_path)
     loaded = TextLineImageProcessor.from_pretrained(tmp_path)
