@@ -72,7 +72,8 @@ def generation_settings(
     """The caller's arguments, with a start, a bound on the length and padding where nothing sets them.
 
     Raises:
-        ValueError: a start that the checkpoint does not name, or that its parts do not agree about; an unknown prompt.
+        ValueError: a start that the checkpoint does not name, or that its parts do not agree about; a prompt that is
+            unknown, or too long.
     """
     settings = dict(generate_kwargs)
     if with_scores:
@@ -90,12 +91,19 @@ def generation_settings(
     if known.get("pad_token_id") is None and tokenizer.pad_token_id is not None:
         settings["pad_token_id"] = tokenizer.pad_token_id
     if known.get("max_new_tokens") is None and known.get("max_length") is None:
-        settings["max_new_tokens"] = MAX_NEW_TOKENS
+        known["max_new_tokens"] = settings["max_new_tokens"] = MAX_NEW_TOKENS
     # Some decoders have no position behind their last: without the cap a line that does not end is an IndexError.
     positions = getattr(getattr(model.config, "decoder", None), "max_position_embeddings", None)
-    if positions is not None and settings.get("max_new_tokens") is not None:
+    if positions is not None:
         given = settings["decoder_input_ids"].shape[1] if "decoder_input_ids" in settings else 1
-        settings["max_new_tokens"] = min(settings["max_new_tokens"], positions - 1 - given)
+        if given > positions - 2:
+            raise ValueError(
+                f"the prompt has {given} tokens, expected at most {positions - 2}: the decoder has {positions} "
+                "positions, for the prompt and what is read. Shorten it."
+            )
+        # `generate` looks at the second only where the first is not set.
+        name = "max_length" if known.get("max_new_tokens") is None else "max_new_tokens"
+        settings[name] = min(known[name], positions - 1 - (given if name == "max_new_tokens" else 0))
     return settings
 
 

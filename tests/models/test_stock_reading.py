@@ -63,16 +63,26 @@ def test_what_was_given_is_not_read(read):
     assert all(1 >= best["score"] > second["score"] > 0 for best, second in results)
 
 
+ENDLESS = {"suppress_tokens": [2], "forced_eos_token_id": None}
+
+
 def test_a_long_prompt_leaves_fewer_positions(read):
-    prompt = "<s_parts>" + "a" * 35  # the decoder has 40
-    assert (
-        len(
-            read(lines(1)[0], prompt=prompt, generate_kwargs={"suppress_tokens": [2], "forced_eos_token_id": None})[0][
-                "generated_text"
-            ]
-        )
-        <= 4
-    )
+    (result,) = read(lines(1)[0], prompt="<s_parts>" + "a" * 35, generate_kwargs=ENDLESS)  # the decoder has 40
+    assert len(result["generated_text"]) <= 4
+    with pytest.raises(ValueError, match=r"prompt has 39 tokens, expected at most 38: .* 40 positions.* Shorten it"):
+        read(lines(1)[0], prompt="<s_parts>" + "a" * 38)
+
+
+def test_whoever_bounds_the_length_the_decoder_has_positions_for_it(read, monkeypatch):
+    image = lines(1)[0]
+    longest = read(image, generate_kwargs=ENDLESS)
+    assert len(longest[0]["generated_text"]) > 30
+    for name in ("max_new_tokens", "max_length"):
+        assert read(image, generate_kwargs={**ENDLESS, name: 100}) == longest
+        with monkeypatch.context() as patch:
+            patch.setattr(read.model.generation_config, name, 100)
+            assert read(image, generate_kwargs=ENDLESS) == longest
+    assert len(read(image, generate_kwargs={**ENDLESS, "max_length": 6})[0]["generated_text"]) <= 5
 
 
 @pytest.mark.parametrize(
