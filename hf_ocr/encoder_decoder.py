@@ -26,13 +26,12 @@ from hf_ocr.mgp_str import load_mgp_str
 from hf_ocr.models.generation import start_token
 from hf_ocr.models.mgp_str_reading import MGP_STR
 from hf_ocr.models.modeling_outputs import TextRecognitionOutput
+from hf_ocr.models.processing_text_recognition import IGNORED
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 from hf_ocr.registration import find_checkpoint
-from hf_ocr.stock_parts import SizedImageProcessor, WritableTokenizer
+from hf_ocr.stock_parts import StockProcessor, WritableTokenizer, padded
 
 __all__ = ["EncoderDecoderProcessor", "EncoderDecoderRecognizer", "decoder_positions", "load_recognizer"]
-
-IGNORED = -100  # label value that no loss counts
 
 
 def load_recognizer(name: str | Path, lora_rank: int = 0) -> tuple[Any, Any]:
@@ -149,35 +148,16 @@ class EncoderDecoderRecognizer(nn.Module):
         model.save_pretrained(save_directory, **kwargs)
 
 
-class EncoderDecoderProcessor:
-    """Stock image processor and tokenizer as training wants a processor: each text ends with the end token, once.
-
-    Args:
-        image_processor: it gets RGB images; all come out in one size.
-        tokenizer: of the same checkpoint.
-    """
+class EncoderDecoderProcessor(StockProcessor):
+    """The processor of an encoder-decoder: each text ends with the end token, once."""
 
     def __init__(self, image_processor: Any, tokenizer: Any) -> None:
-        self.image_processor = SizedImageProcessor(image_processor)
-        self.tokenizer = tokenizer if isinstance(tokenizer, CharacterTokenizer) else WritableTokenizer(tokenizer)
+        own = tokenizer if isinstance(tokenizer, CharacterTokenizer) else WritableTokenizer(tokenizer)
+        super().__init__(image_processor, own)
 
-    def __call__(self, images: Any = None, text: Any = None, return_tensors: str | None = None) -> dict[str, Any]:
-        """pixel_values of images, and labels, int64 (B, L) padded with -100, of texts."""
-        features: dict[str, Any] = {}
-        if images is not None:
-            images = [image.convert("RGB") for image in images]
-            features["pixel_values"] = self.image_processor(images, return_tensors="pt")["pixel_values"]
-        if text is not None:
-            rows = [
-                torch.tensor(self.tokenizer.label_ids(line)) for line in ([text] if isinstance(text, str) else text)
-            ]
-            features["labels"] = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
-        return features
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """The files of both."""
-        self.image_processor.save_pretrained(save_directory)
-        self.tokenizer.save_pretrained(save_directory)
+    def labels(self, texts: Sequence[str]) -> torch.Tensor:
+        """int64 (B, L), padded with -100."""
+        return padded([self.tokenizer.label_ids(text) for text in texts])
 
 
 def check_special_tokens(model: Any, tokenizer: Any) -> None:

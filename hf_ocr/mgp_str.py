@@ -1,6 +1,6 @@
 """MGP-STR of transformers (Wang et al., arXiv:2209.03592) under the training loop: the loss and the labels it lacks."""
 
-import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from hf_ocr.models.mgp_str_reading import MgpStrTokenizers, check_heads, missing
 from hf_ocr.models.modeling_outputs import TextRecognitionOutput
 from hf_ocr.models.processing_text_recognition import IGNORED
-from hf_ocr.stock_parts import SizedImageProcessor, WritableTokenizer
+from hf_ocr.stock_parts import StockProcessor, WritableTokenizer, padded
 
 __all__ = ["MgpStrProcessor", "MgpstrForSceneTextRecognition", "load_mgp_str"]
 
@@ -60,8 +60,8 @@ class MgpstrForSceneTextRecognition(transformers.MgpstrForSceneTextRecognition):
 
         Returns:
             The loss is the mean over lines of the cross entropies of a text in the three heads, each divided by the
-            square root of its length there, as in the other families. Lines that are longer than the positions, in any
-            head, are skipped.
+            square root of its length there, as in the other families. Lines with more symbols than positions, or none,
+            in any head are skipped.
         """
         output = super().forward(pixel_values, **kwargs)
         if labels is None:
@@ -69,13 +69,13 @@ class MgpstrForSceneTextRecognition(transformers.MgpstrForSceneTextRecognition):
         logits = [head[:, 1:].float() for head in output.logits]  # the first position stands for the start
         positions = logits[0].shape[1]
         lengths = (labels != IGNORED).sum(-1)
-        usable = (lengths <= positions).all(-1)
+        usable = ((lengths > 0) & (lengths <= positions)).all(-1)
         labels = labels[..., :positions]
         steps = [
             F.cross_entropy(head[:, : labels.shape[-1]].transpose(1, 2), own, reduction="none", ignore_index=IGNORED)
             for head, own in zip(logits, labels.unbind(1), strict=True)
         ]
-        lines = (torch.stack(steps, 1).sum(-1) / lengths.sqrt()).sum(-1) * usable
+        lines = (torch.stack(steps, 1).sum(-1) / lengths.clamp(min=1).sqrt()).sum(-1) * usable
         return TextRecognitionOutput(
             loss=lines.sum() / usable.sum().clamp(min=1),
             logits=logits[0],
@@ -84,36 +84,20 @@ class MgpstrForSceneTextRecognition(transformers.MgpstrForSceneTextRecognition):
         )
 
 
-class MgpStrProcessor:
-    """Stock image processor and the tokenizers of the three heads as training wants a processor."""
+class MgpStrProcessor(StockProcessor):
+    """The processor of MGP-STR, with the tokenizers of its three heads; only that of the characters is saved."""
 
     def __init__(self, image_processor: Any, tokenizers: MgpStrTokenizers) -> None:
-        self.image_processor = SizedImageProcessor(image_processor)
-        self.tokenizer = _Characters(tokenizers.characters)
+        super().__init__(image_processor, _Characters(tokenizers.characters))
         self.bpe_tokenizer, self.wp_tokenizer = tokenizers.bpe, tokenizers.word_pieces
 
-    def __call__(self, images: Any = None, text: Any = None, return_tensors: str | None = None) -> dict[str, Any]:
-        """pixel_values of images, and labels, int64 (B, 3, L) padded with -100, of texts."""
-        features: dict[str, Any] = {}
-        if images is not None:
-            images = [image.convert("RGB") for image in images]
-            features["pixel_values"] = self.image_processor(images, return_tensors="pt")["pixel_values"]
-        if text is not None:
-            texts = [text] if isinstance(text, str) else text
-            heads = MgpStrTokenizers.of(self).heads
-            rows = [
-                torch.tensor([*head.tokenizer(line, add_special_tokens=False)["input_ids"], head.end])
-                for line in texts
-                for head in heads
-            ]
-            labels = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
-            features["labels"] = labels.view(len(texts), len(heads), -1)
-        return features
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """The files of the image processor and of the characters; the other tokenizers go by their names."""
-        self.image_processor.save_pretrained(save_directory)
-        self.tokenizer.save_pretrained(save_directory)
+    def labels(self, texts: Sequence[str]) -> torch.Tensor:
+        """int64 (B, 3, L), padded with -100."""
+        heads = MgpStrTokenizers.of(self).heads
+        rows = [
+            [*head.tokenizer(text, add_special_tokens=False)["input_ids"], head.end] for text in texts for head in heads
+        ]
+        return padded(rows).view(len(texts), len(heads), -1)
 
 
 class _Characters(WritableTokenizer):

@@ -1,9 +1,17 @@
 """Image processors and tokenizers of transformers as training and inspection want them."""
 
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-__all__ = ["SizedImageProcessor", "WritableTokenizer"]
+import torch
+from torch import nn
+
+from hf_ocr.models.processing_text_recognition import IGNORED
+
+__all__ = ["SizedImageProcessor", "StockProcessor", "WritableTokenizer", "padded"]
 
 
 class _Around:
@@ -48,3 +56,40 @@ class WritableTokenizer(_Around):
             skip_special_tokens=True, clean_up_tokenization_spaces=False,
         )  # fmt: skip
         return [c for c, text in zip(known, decoded, strict=True) if text.strip() == f"a{c}a"]
+
+
+class StockProcessor(ABC):
+    """Stock image processor and tokenizer as training wants a processor.
+
+    Args:
+        image_processor: it gets RGB images; all come out in one size.
+        tokenizer: of the same checkpoint.
+    """
+
+    def __init__(self, image_processor: Any, tokenizer: Any) -> None:
+        self.image_processor = SizedImageProcessor(image_processor)
+        self.tokenizer = tokenizer
+
+    @abstractmethod
+    def labels(self, texts: Sequence[str]) -> torch.Tensor:
+        """Ids of texts with their ends, int64, padded with -100."""
+
+    def __call__(self, images: Any = None, text: Any = None, return_tensors: str | None = None) -> dict[str, Any]:
+        """pixel_values of images, and `labels` of texts."""
+        features: dict[str, Any] = {}
+        if images is not None:
+            images = [image.convert("RGB") for image in images]
+            features["pixel_values"] = self.image_processor(images, return_tensors="pt")["pixel_values"]
+        if text is not None:
+            features["labels"] = self.labels([text] if isinstance(text, str) else text)
+        return features
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """The files of both."""
+        self.image_processor.save_pretrained(save_directory)
+        self.tokenizer.save_pretrained(save_directory)
+
+
+def padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Ids as labels: int64 (B, L), padded with -100."""
+    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=IGNORED)

@@ -72,12 +72,16 @@ def test_the_loss_is_that_of_each_line_in_each_head(parts):
     assert output.logit_lengths.tolist() == [2, 8, 8, 4]
 
 
-def test_lines_longer_than_the_positions_are_skipped(parts):
+def test_lines_longer_than_the_positions_or_without_a_label_are_skipped(parts):
     model, processor = parts
     batch = batch_of(processor, ["a", "b" * 13, "b" * 12])
     output = model(**batch)
     assert int(output.skipped) == 1
     kept = model(batch["pixel_values"][[0, 2]], batch["labels"][[0, 2], :, :13]).loss
+    torch.testing.assert_close(output.loss, kept, rtol=1e-3, atol=1e-4)
+    batch["labels"][1] = -100
+    output = model(**batch)
+    assert int(output.skipped) == 1
     torch.testing.assert_close(output.loss, kept, rtol=1e-3, atol=1e-4)
 
 
