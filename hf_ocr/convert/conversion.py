@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hf_ocr.bundle import save_bundle
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
 
 PRINTABLE = string.digits + string.ascii_letters + string.punctuation
 CARD = """\
@@ -82,6 +83,20 @@ def alphabet_of(source: Path, project: str, published: Sequence[str], outputs: i
             f"{outputs - 1}, the blank is not one of them. Give the characters in the order of their ids (--alphabet)."
         )
     return alphabet
+
+
+def readable_alphabet(source: Path, characters: str) -> tuple[list[int], tuple[str, ...], CharacterTokenizer]:
+    """Places of the characters that a text can hold, the characters that none can, and the tokenizer of the former.
+
+    Raises:
+        ConversionError: no alphabet, as with a character that comes twice; `source` is named.
+    """
+    kept = [index for index, symbol in enumerate(characters) if can_be_read(symbol)]
+    try:
+        tokenizer = CharacterTokenizer.from_alphabet([characters[index] for index in kept])
+    except ValueError as error:
+        raise ConversionError(f"{source}: {error}") from error
+    return kept, tuple(symbol for symbol in characters if not can_be_read(symbol)), tokenizer
 
 
 def write_checkpoint(

@@ -31,7 +31,7 @@ from hf_ocr.convert.conversion import (
     Conversion,
     ConversionError,
     alphabet_of,
-    can_be_read,
+    readable_alphabet,
     write_checkpoint,
 )
 from hf_ocr.convert.torch_weights import SourceWeights, read_tensors
@@ -39,7 +39,6 @@ from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
-from hf_ocr.models.tokenization_characters import CharacterTokenizer
 from hf_ocr.text import CHARSET_36
 
 _CURRENCY = "£€¥¢฿"
@@ -206,8 +205,7 @@ def read_crnn(
     weights.check_empty()
 
     characters = alphabet_of(source, form.name, form.alphabets, len(head), alphabet)
-    kept = [index for index, symbol in enumerate(characters) if can_be_read(symbol)]
-    left_out = tuple(symbol for symbol in characters if not can_be_read(symbol))
+    kept, left_out, tokenizer = readable_alphabet(source, characters)
     rows = [form.blank % len(head), *(index + (form.blank == 0) for index in kept)]
     state["classifier.weight"], state["classifier.bias"] = head[rows], bias[rows]
     config = CrnnConfig(
@@ -219,10 +217,6 @@ def read_crnn(
     )
     model = CrnnForTextRecognition(config).eval()
     model.load_state_dict(state)
-    try:
-        tokenizer = CharacterTokenizer.from_alphabet([characters[index] for index in kept])
-    except ValueError as error:
-        raise ConversionError(f"{source}: {error}") from error
     image_processor = TextLineImageProcessor(num_channels=config.num_channels, **form.images)
     return model, TextRecognitionProcessor(image_processor, tokenizer), form, left_out
 

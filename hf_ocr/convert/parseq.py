@@ -20,7 +20,7 @@ from hf_ocr.convert.conversion import (
     Conversion,
     ConversionError,
     alphabet_of,
-    can_be_read,
+    readable_alphabet,
     write_checkpoint,
 )
 from hf_ocr.convert.torch_weights import SourceWeights, read_tensors
@@ -28,7 +28,6 @@ from hf_ocr.models.configuration_parseq import ParseqConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_parseq import ParseqForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
-from hf_ocr.models.tokenization_characters import CharacterTokenizer
 
 NETWORK = "PARSeq of baudm/parseq"
 HEAD_SIZES = (64, 32)  # units of a head in the encoder, in the decoder
@@ -90,18 +89,13 @@ def read_parseq(
     state = _encoder(weights, config) | _decoder(weights, config)
     weights.check_empty()
 
-    kept = [index for index, symbol in enumerate(characters) if can_be_read(symbol)]
-    left_out = tuple(symbol for symbol in characters if not can_be_read(symbol))
+    kept, left_out, tokenizer = readable_alphabet(source, characters)
     rows = [0, *(index + 1 for index in kept)]
     for name in ("classifier.weight", "classifier.bias", "embedding.weight"):
         state[f"decoder.{name}"] = state[f"decoder.{name}"][rows]
     config.vocab_size = len(rows)
     model = ParseqForTextRecognition(config).eval()
     model.load_state_dict(state)
-    try:
-        tokenizer = CharacterTokenizer.from_alphabet([characters[index] for index in kept])
-    except ValueError as error:
-        raise ConversionError(f"{source}: {error}") from error
     image_processor = TextLineImageProcessor(
         height=config.image_height,
         min_width=config.image_width,
