@@ -197,6 +197,8 @@ def main() -> None:
         model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
     except (ValueError, OSError, ImportError) as error:  # they say what is wrong; where it was raised helps nobody
         raise SystemExit(f"finetune.py: {error}") from error
+    if not len(validation):
+        raise SystemExit("finetune.py: no training line has a text to validate on. Give --validation_file.")
     num_labelled = len(training_lines)
     if teacher_model is not None and len(unlabelled):
         grown = [] if model_arguments.alphabet == "fail" else training_lines["text"]
@@ -211,6 +213,11 @@ def main() -> None:
         )
     elif len(unlabelled):
         say(f"{len(unlabelled):,} training lines have no text and are left out: a --teacher_model would read them")
+    if not len(training_lines):
+        raise SystemExit(
+            "finetune.py: there is nothing to learn: no training line has a text, and no teacher was sure of one. Give "
+            "texts, or a --teacher_model, or a lower --teacher_min_score."
+        )
     if state.is_main_process:
         look_at(
             {"train": training_lines, "validation": validation, "test": test},

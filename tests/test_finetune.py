@@ -155,6 +155,19 @@ def test_a_teacher_labels_what_has_no_text(folder, tmp_path):
     assert "has nothing to teach: all training lines have a text" in refused.stderr
 
 
+def test_lines_of_which_none_has_a_text_are_refused_with_the_cure(folder, tmp_path):
+    lines = tmp_path / "lines"
+    lines.mkdir()
+    shutil.copy(folder / "train" / "cat.png", lines)
+    options = {"train_file": lines, "teacher_model": folder / "tiny"}
+    assert "a lower --teacher_min_score" in refuse(folder, tmp_path / "unsure", **options).stderr
+    unvalidated = command(folder, tmp_path / "run", **options)
+    place = unvalidated.index("--validation_file")
+    del unvalidated[place : place + 2]
+    done = subprocess.run(unvalidated, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and "Give --validation_file" in done.stderr
+
+
 def test_two_nodes_train_one_model(folder, tmp_path):
     """Each node as its own launch, by the files that scripts/two_nodes.py writes; here both are this machine."""
     with socket.socket() as probe:
