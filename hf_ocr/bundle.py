@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoModelForTextRecognition, AutoProcessor
+from transformers import AutoConfig, AutoModelForTextRecognition, AutoProcessor
 
 from hf_ocr.card import render_card, try_usage
+from hf_ocr.models import MODEL_CLASSES
 from hf_ocr.record import RunRecord, describe_model, fingerprint
 from hf_ocr.standalone import example_lines
 
@@ -87,11 +88,13 @@ def bundle_checkpoint(
     if folder.resolve() == source.resolve():
         raise ValueError(f"{folder}: is the checkpoint itself. Expected another folder to write.")
     # Code of the package reads it, never that of the folder.
-    model = AutoModelForTextRecognition.from_pretrained(source, trust_remote_code=False)
-    if not hasattr(model, "recognize"):
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    if not isinstance(config, tuple(family.config_class for family in MODEL_CLASSES)):
         raise ValueError(
-            f"{source}: is a {type(model).__name__}. Expected a recognizer of hf_ocr; others need no code beside them."
+            f"{source}: is a {config.model_type} of transformers. Expected a recognizer of hf_ocr; others need no code "
+            "beside them."
         )
+    model = AutoModelForTextRecognition.from_pretrained(source, trust_remote_code=False)
     processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
     weights = sorted(source.glob("*.safetensors"))
     path = Path(record) if record is not None else _record_beside(source, weights)

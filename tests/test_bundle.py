@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from tiny_recognizer import lines, tiny_recognizer
-from transformers import AutoModelForTextRecognition, AutoProcessor, pipeline
+from transformers import AutoModelForTextRecognition, AutoProcessor, MgpstrConfig, PPOCRV5MobileRecConfig, pipeline
 
 from hf_ocr.bundle import bundle_checkpoint, save_bundle
 from hf_ocr.card import render_card, try_usage
@@ -298,6 +298,13 @@ def test_the_lines_of_the_card_run_beside_the_folder_and_print_what_it_says(chec
 def test_the_checkpoint_itself_is_not_written_over(checkpoint):
     with pytest.raises(ValueError, match="is the checkpoint itself"):
         bundle_checkpoint(checkpoint, checkpoint.parent / "best")
+
+
+@pytest.mark.parametrize("config", [MgpstrConfig(), PPOCRV5MobileRecConfig()])
+def test_what_is_no_recognizer_of_ours_is_refused_by_name(config, tmp_path):
+    config.save_pretrained(tmp_path / "stock")
+    with pytest.raises(ValueError, match=f"is a {config.model_type} of transformers. Expected a recognizer of hf_ocr"):
+        bundle_checkpoint(tmp_path / "stock", tmp_path / "bundle")
 
 
 def test_what_serving_needs_is_what_the_package_needs():
