@@ -26,10 +26,9 @@ from PIL import Image
 
 try:
     import pyarrow as pa
-    import ray
     from pyarrow import parquet
 except ImportError as error:
-    raise SystemExit(f'{error.name} is not installed: pip install -e ".[train,ray]"') from error
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
 
 from hf_ocr.batch_reading import BatchReader
 from hf_ocr.record import hardware, versions
@@ -76,6 +75,8 @@ def plain_loop(folder: Path) -> dict[int, str]:
 
 def with_ray(folder: Path, workers: int, kill_after: int | None = None) -> tuple[list[tuple[int, str]], int]:
     """(id, text) of every row that came, and how many processes read; one is killed after this many rows."""
+    import ray
+
     rows = ray.data.read_parquet(str(folder)).repartition(target_num_rows_per_block=ROWS_A_BLOCK)
     rows = rows.map_batches(
         SignedReader,
@@ -124,6 +125,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="where the record goes")
     parser.add_argument("--lines", type=int, default=20_000, metavar="N")
     options = parser.parse_args()
+    try:
+        import ray  # of an extra: --help does without
+    except ImportError as error:
+        raise SystemExit('ray is not installed: pip install -e ".[ray]"') from error
     torch.set_num_threads(1)
     ray.init(
         num_cpus=2,
