@@ -21,6 +21,8 @@ A stopped run goes on from its last checkpoint when the same command is given ag
     noto-core,noto-mono,ocr-a,ocr-b,oldstandard,open-sans,opendin,quicksand,roadgeek,roboto-slab,roboto-unhinted,\\
     sil-charis,sil-gentiumplus,stix,texgyre,urw-base35,vollkorn,yanone-kaffeesatz} \\
     wamerican wbritish wdutch wfrench witalian wngerman wpolish wportuguese wspanish wswedish
+
+scripts/get_fonts.py adds those of Google Fonts, about 1,050 families more, by which words of scenes gain most.
 """
 
 import argparse
