@@ -98,9 +98,9 @@ CHECKPOINTS = {
         " together with the CTC head: for lines and words of printed Latin text.",
         (
             *LIMITS,
-            "It writes one character after the other, and reads several times slower than crnn-small-latin.",
-            "Run 1 had a mix of lines of its own (see its settings), which the first command does not give; the fonts of "
-            "runs 1 and 2 were fewer than those of run 3.",
+            "It writes one character after the other, and reads slower than crnn-small-latin.",
+            "Run 1 had a mix of lines of its own (see its settings), which the first command does not give; runs 1 and 2 "
+            "had fewer fonts than run 3.",
         ),
         (
             f"{TRAIN}attention-1 --model_type attention_ocr --init_from hf_ocr/checkpoints/crnn-small-latin "
