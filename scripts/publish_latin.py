@@ -99,8 +99,8 @@ CHECKPOINTS = {
         (
             *LIMITS,
             "It writes one character after the other, and reads slower than crnn-small-latin.",
-            "Run 1 had a mix of lines of its own (see its settings), which the first command does not give; runs 1 and 2 "
-            "had fewer fonts than run 3.",
+            "Run 1 had a mix of lines of its own (see its settings), which the first command does not give; runs 1 and "
+            "2 had fewer fonts than run 3.",
         ),
         (
             f"{TRAIN}attention-1 --model_type attention_ocr --init_from hf_ocr/checkpoints/crnn-small-latin "
