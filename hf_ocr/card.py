@@ -220,12 +220,16 @@ def _alphabet(record: RunRecord) -> str:
 def _accepted_input(record: RunRecord) -> str:
     limits = record.model.get("input") or {}
     sentences = ["One line or word an image, as a path, URL, bytes, PIL image or array."]
-    if "height" in limits:
-        sentences.append(f"It is scaled to a height of {limits['height']} px, the aspect kept.")
-    if "min_width" in limits:
-        sentences.append(f"Narrower than {limits['min_width']} px after that, it is widened to it.")
-    if "max_width" in limits:
-        sentences.append(f"Wider than {limits['max_width']} px after that, it is refused: cut it.")
+    height, narrowest, widest = (limits.get(name) for name in ("height", "min_width", "max_width"))
+    if height and narrowest and narrowest == widest:
+        sentences.append(f"It is stretched to {widest} x {height} px.")
+    else:
+        if height:
+            sentences.append(f"It is scaled to a height of {height} px, the aspect kept.")
+        if narrowest:
+            sentences.append(f"Narrower than {narrowest} px after that, it is widened to it.")
+        if widest:
+            sentences.append(f"Wider than {widest} px after that, it is refused: cut it.")
     if "num_channels" in limits:
         sentences.append("Colour is turned to grey." if limits["num_channels"] == 1 else "It is read in colour.")
     return " ".join(sentences)

@@ -41,6 +41,7 @@ from hf_ocr.registration import DEFAULT_CHECKPOINT, default_checkpoint
 from hf_ocr.report import contact_sheet, report_to_dict, report_to_table, worst_lines
 
 ROOT = Path(__file__).resolve().parent.parent
+STORED = torch.float16  # loaded, the weights are in float32
 TEST_SETS = {
     "sroie_lines": "receipt lines (SROIE, split by shop; annotated in upper case whatever the print)",
     "iiit5k": "scene words (IIIT 5K-Word)",
@@ -139,7 +140,7 @@ def joined_lines(
 
 
 def install(sources: list[Path], folder: Path) -> None:
-    """The mean of the weights as float16, without the code that `save_pretrained` puts beside them."""
+    """The mean of the weights as `STORED`, without the code that `save_pretrained` puts beside them."""
     states = [
         AutoModelForTextRecognition.from_pretrained(source, dtype=torch.float32).state_dict() for source in sources
     ]
@@ -150,7 +151,7 @@ def install(sources: list[Path], folder: Path) -> None:
     model.config.invalid_labels = model.config.empty_labels = "error"
     processor = TextRecognitionProcessor.from_pretrained(sources[-1])
     shutil.rmtree(folder, ignore_errors=True)
-    save_bundle(model, processor, folder, weights_dtype=torch.float16)
+    save_bundle(model, processor, folder, weights_dtype=STORED)
     for module in folder.glob("*.py"):
         module.unlink()
     for path in folder.glob("*.json"):
@@ -233,7 +234,7 @@ def main() -> None:
     record = RunRecord(
         name=folder.name,
         description=known.description,
-        model=describe_model(model, processor),
+        model=describe_model(model, processor) | {"dtype": str(STORED).removeprefix("torch.")},
         settings=settings,
         created=date.today().isoformat() if runs or earlier is None else earlier.created,
         hours=round(total(earlier and 3600 * earlier.hours, "seconds") / 3600, 2),

@@ -22,7 +22,7 @@ A stopped run goes on from its last checkpoint when the same command is given ag
     sil-charis,sil-gentiumplus,stix,texgyre,urw-base35,vollkorn,yanone-kaffeesatz} \\
     wamerican wbritish wdutch wfrench witalian wngerman wpolish wportuguese wspanish wswedish
 
-scripts/get_fonts.py adds those of Google Fonts, about 1,050 families more, by which words of scenes gain most.
+scripts/get_fonts.py adds the families of Google Fonts.
 """
 
 import argparse

@@ -241,3 +241,12 @@ def test_every_card_is_its_record_rendered(path):
     assert data.license == content["licence"]
     for picture in content.get("pictures", ()):
         assert (path.parent / picture).exists()
+
+
+def test_a_model_of_one_width_is_said_to_stretch():
+    record = RunRecord(
+        "words", "Words.", {"family": "parseq", "input": {"height": 32, "min_width": 128, "max_width": 128}}
+    )
+    text = str(render_card(record))
+    assert "It is stretched to 128 x 32 px." in text
+    assert "aspect kept" not in text and "refused" not in text

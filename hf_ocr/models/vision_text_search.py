@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .beam_search import FoundTexts, beam_search
+from .beam_search import FoundTexts, beam_search, lexicon_search
 from .ctc_prefix_scores import CtcPrefixes, CtcPrefixScores, joint_log_probs
 from .vision_text_layers import DecoderPast, VisionTextDecoder
 
 # Images that have been read leave the state when they are at least this share of it: leaving costs a copy of the rest.
 LEAVING = 0.25
-LEXICON_ROWS = 2048  # words times images that are read at once
 MOST_CELLS = 1 << 25  # of what is looked at ahead, characters times frames and symbols; 4 bytes each, a few times over
 NEVER = float("-inf")
 
@@ -196,20 +195,9 @@ def score_lexicon(start: partial[DecoderState], lexicon: Tensor) -> FoundTexts:
     Raises:
         ValueError: no words.
     """
-    if not len(lexicon):
-        raise ValueError("lexicon has no words, expected at least one. Leave it out to read without a lexicon.")
-    images = len(start.keywords["lengths"])
-    parts = []
-    for words in lexicon.split(max(1, LEXICON_ROWS // max(images, 1))):
-        state = start(texts=len(words))
-        symbols = F.pad(words, (1, 1))  # the start in front, the end behind
-        steps = []
-        for given, following in zip(symbols.T[:-1], symbols.T[1:], strict=True):
-            log_probs = state.append(given.expand(images, -1))
-            steps.append(log_probs.gather(2, following.expand(images, -1)[..., None])[..., 0])
-        behind = torch.arange(len(steps), device=words.device) > (words != 0).sum(-1)[:, None]
-        parts.append(torch.stack(steps, -1).masked_fill(behind, 0.0))
-    along = torch.cat(parts, 1)
-    best = along.sum(-1).max(1).indices
-    along = along.gather(1, best[:, None, None].expand(-1, -1, along.shape[2]))[:, 0]
-    return _as_found(lexicon[best], along)
+
+    def log_probs_along(texts: Tensor) -> Tensor:
+        state = start(texts=texts.shape[1])
+        return torch.stack([state.append(symbols) for symbols in F.pad(texts, (1, 0)).unbind(-1)], 2)
+
+    return lexicon_search(log_probs_along, len(start.keywords["lengths"]), lexicon)
