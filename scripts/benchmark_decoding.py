@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow.parquet
 import torch
 from PIL import Image
 from transformers import (
@@ -34,6 +33,11 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 from transformers.utils import logging
+
+try:
+    import pyarrow.parquet
+except ImportError as error:
+    raise SystemExit(f'{error.name} is not installed: pip install -e ".[bench]"') from error
 
 from hf_ocr import LATIN_ALPHABET, VisionTextConfig, VisionTextForTextRecognition
 from hf_ocr.models.beam_search import beam_search
