@@ -170,9 +170,10 @@ class OnnxReader:
         """
         lines = [self._prepare(turn) for turn in turned(load_image(image)).values()]
         line, best = _best((line, self._recognize(line)) for line in lines)
-        if best._is_doubtful():
-            again = (stretch_line(line, stretch) for stretch in STRETCHES)
-            best = _best([(line, best), *((line, self._recognize(line)) for line in again)])[1]
+        for stretch in STRETCHES:
+            if not best._is_doubtful():
+                break
+            best = _best([(line, best), (line, self._recognize(stretch_line(line, stretch)))])[1]
         return best
 
     def read_many(

@@ -16,8 +16,9 @@ MIN_SIDE = 3  # px; below it there is no text to see
 # 2015 are like this, most of them turned by 90 degrees.
 TALL = 1.5
 QUARTER_TURNS = {90: Image.Transpose.ROTATE_90, 270: Image.Transpose.ROTATE_270}
-# A line whose probability a character is below this is read again, narrower and wider, and the best reading is kept.
-# Chosen on held-back training words, validation lines of SROIE and synthetic lines in unseen fonts.
+# A line whose probability a character is below this is read again at one width after the other, until it is not, and
+# the best reading is kept. Chosen on held-back training words, validation lines of SROIE and synthetic lines in unseen
+# fonts.
 DOUBTFUL = 0.9
 STRETCHES = (0.7, 0.85, 1.15, 1.35)
 

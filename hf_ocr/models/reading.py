@@ -112,8 +112,8 @@ def iterate_readings(
 
     Batches hold images of one width bucket, padded to the bucket's width, so that what is read from an image does
     not depend on its neighbours. An image taller than 1.5 times its width is read upright and turned by 90 and 270
-    degrees, and a doubtful reading is tried again at other widths, unless the model stretches all images to one; the
-    reading with the best probability a character, at temperature 1, is kept.
+    degrees, and as long as its reading is doubtful it is read again at other widths, unless the model stretches all
+    images to one; the reading with the best probability a character, at temperature 1, is kept.
 
     Args:
         model: a recognizer (anything with `recognize`), on any device, in any mode.
@@ -168,13 +168,13 @@ def iterate_readings(
 
         read(line for item in prepared if not isinstance(item, Reading) for line in item)
         if not one_width:
-            best = [max(found, key=_quality) for found in candidates]
-            read(
-                _stretched(found.line, stretch)
-                for found in best
-                if found.line is not None and found.quality < DOUBTFUL
-                for stretch in STRETCHES
-            )
+            firsts = [max(found, key=_quality) for found in candidates]  # in the better turn
+            for stretch in STRETCHES:
+                read(
+                    _stretched(first.line, stretch)
+                    for first, found in zip(firsts, candidates, strict=True)
+                    if first.line is not None and max(found, key=_quality).quality < DOUBTFUL
+                )
         for found in candidates:
             yield max(found, key=_quality).reading
 

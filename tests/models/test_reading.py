@@ -10,7 +10,7 @@ from tiny_recognizer import lines, tiny_recognizer
 from hf_ocr.models.confidence import aggregate
 from hf_ocr.models.image_loading import ImageError
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
-from hf_ocr.models.line_preparation import bucket_width
+from hf_ocr.models.line_preparation import STRETCHES, bucket_width
 from hf_ocr.models.modeling_outputs import Recognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import iterate_readings, read_images
@@ -134,25 +134,34 @@ def test_a_wide_line_is_read_once_and_a_tall_one_three_times():
 
 
 class SureOfWideBars(BarReader):
-    """Doubts every line in which no bar is wider than 21 px."""
+    """Doubts every line in which no bar is wider than `sure_from` px."""
+
+    sure_from = 21
 
     def recognize(self, pixel_values, widths, num_beams=1, with_characters=True):
         result = super().recognize(pixel_values, widths, num_beams, True)
-        wide = (result.character_spans[..., 1] - result.character_spans[..., 0]).amax(1) > 21
+        wide = (result.character_spans[..., 1] - result.character_spans[..., 0]).amax(1) > self.sure_from
         result.scores = torch.where(wide, result.scores, result.scores * 0.5)
         return result
 
 
-def test_a_doubtful_line_is_read_at_other_widths_and_the_best_kept():
+def test_a_doubtful_line_is_read_at_other_widths_until_it_is_not_and_the_best_kept():
     image, expected = bars("abcd")
     model = SureOfWideBars()
     (reading,) = read_images(model, bar_processor(), [image], with_characters=True)
-    assert sorted(width for _, widths in model.batches for width in widths) == [
-        round(image.width * stretch) for stretch in (0.7, 0.85, 1, 1.15, 1.35)
-    ]
+    tried = [1, *STRETCHES[: next(place for place, stretch in enumerate(STRETCHES) if stretch > 1.05) + 1]]
+    assert len(tried) > 2
+    assert [width for _, widths in model.batches for width in widths] == [round(image.width * s) for s in tried]
     assert reading.text == "abcd"
     assert reading.score == pytest.approx(0.96**4)
     assert close([character.box for character in reading.characters], expected)
+
+
+def test_a_line_that_stays_doubtful_is_read_at_every_width():
+    model = SureOfWideBars()
+    model.sure_from = 1000
+    read_images(model, bar_processor(), [bars("abcd")[0]])
+    assert len(model.batches) == 1 + len(STRETCHES)
 
 
 class CoolReader(SureOfWideBars):
