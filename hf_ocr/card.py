@@ -283,9 +283,24 @@ def _results(record: RunRecord) -> str:
     note = "Error rates are summed edits over summed reference lengths."
     if intervals:
         note += f" In brackets the interval: {'; '.join(intervals)}."
-    parts += [note, "\n".join(protocols)]
+    parts += [note, "\n".join(protocols), *_beside_before(record)]
     parts += [text for result in record.results if (text := _details(result))]
     return "\n\n".join(parts)
+
+
+def _beside_before(record: RunRecord) -> Iterable[str]:
+    now = {(result.dataset, result.split): result.report["figures"] for result in record.results}
+    names = ("exact", "cer_ignoring_case")
+    rows, titles = [], {}
+    for result in record.results_before:
+        before, after = result.report["figures"], now[result.dataset, result.split]
+        titles = {name: before[name]["title"] for name in names}
+        percents = (_percent(figures[name]) for name in names for figures in (before, after))
+        rows.append((f"{result.title or result.dataset}, {result.split}", *percents))
+    if rows:
+        header = [f"{title}, {when}" for title in titles.values() for when in ("before", "now")]
+        yield "The weights that were here before these, on the same lines:"
+        yield _table(("set", *header), rows)
 
 
 def _headline(result: Result) -> dict[str, Any]:

@@ -104,6 +104,7 @@ class RunRecord:
         lines_seen: training lines read by all processes, repetitions counted.
         hardware, versions: of the functions of those names, called where the training ran.
         training_data, results, speed: what was used and measured.
+        results_before: of the weights whose place these took, measured on the same lines.
         weights: the weight files by content, which ties the record to one checkpoint.
         languages: ISO 639-1 codes.
         licence: of the checkpoint, an SPDX identifier in lower case.
@@ -126,6 +127,7 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     training_data: tuple[DataSource, ...] = ()
     results: tuple[Result, ...] = ()
+    results_before: tuple[Result, ...] = ()
     speed: tuple[Speed, ...] = ()
     weights: tuple[DataFile, ...] = ()
     languages: tuple[str, ...] = ()
@@ -160,7 +162,10 @@ class RunRecord:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is no JSON: {error}. Expected a file written by RunRecord.save.") from error
-        nested = {"training_data": DataSource, "results": Result, "speed": Speed, "weights": DataFile}
+        nested = {
+            "training_data": DataSource, "results": Result, "results_before": Result, "speed": Speed,
+            "weights": DataFile,
+        }  # fmt: skip
         values = _entries(cls, content, str(path))
         for name, kind in nested.items():
             values[name] = tuple(_read(kind, entry, f"{path}: {name}") for entry in values.get(name, ()))

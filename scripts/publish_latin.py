@@ -7,14 +7,16 @@
 Where the package has a checkpoint of this name, new runs went on from it: they are added to its record. The weights of
 several runs, and with --with_before those of the package too, are averaged (Wortsman et al., arXiv:2203.05482).
 
-Training and its validation never read the test files. The synthetic sets are rendered by seed: "unseen" from font
-families that no training line used, "seen" from the others.
+Training and its validation never read the test files. New weights are measured beside those whose place they take. The
+synthetic sets are rendered by seed: "unseen" from font families that no training line used, "seen" from the others.
 """
 
 import argparse
 import json
 import random
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,9 +36,9 @@ from hf_ocr.card import try_usage, write_card
 from hf_ocr.data.fonts import find_fonts, load_words, split_families
 from hf_ocr.data.lines import read_lines
 from hf_ocr.data.synthetic_lines import SyntheticLines
-from hf_ocr.evaluation import Report, evaluate
+from hf_ocr.evaluation import evaluate
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
-from hf_ocr.record import DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
+from hf_ocr.record import DataFile, DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
 from hf_ocr.registration import DEFAULT_CHECKPOINT, default_checkpoint
 from hf_ocr.report import contact_sheet, report_to_dict, report_to_table, worst_lines
 
@@ -166,6 +168,38 @@ def _without_code(content: Any) -> Any:
     return {k: _without_code(v) for k, v in content.items() if k not in ("auto_map", "custom_pipelines")}
 
 
+def test_sets(data: Path) -> Iterator[tuple[str, str, str, Any, tuple[DataFile, ...]]]:
+    """Name, split, title, rows and file of each set."""
+    for name, title in TEST_SETS.items():
+        file = data / name / "test.parquet"
+        yield name, "test", title, read_lines(file), (fingerprint(file),)
+    receipts = read_lines(data / "sroie_lines" / "test.parquet")
+    yield "sroie_lines", "test, joined", "ten receipt lines side by side", joined_lines(receipts), ()
+    seen, unseen = split_families(find_fonts(), held_out=0.15, seed=0)
+    for split, faces in (("unseen fonts", unseen), ("seen fonts", seen)):
+        lines = SyntheticLines(faces, load_words(), seed=20_000, styles={"document": 1.0})
+        rows = [row for row in (lines[index] for index in range(1010)) if row["text"]][:1000]
+        yield "synthetic documents", split, "synthetic lines in document style", rows, ()
+
+
+def measure_all(reader: Any, processor: Any, data: Path, sheets: Path | None, font: Any) -> list[Result]:
+    results = []
+    for dataset, split, title, rows, files in test_sets(data):
+        report = evaluate(reader, processor, tqdm(rows, desc=title, disable=None))
+        print(f"\n{title}\n{report_to_table(report)}")
+        results.append(Result(dataset, split, report_to_dict(report), title, files))
+        if sheets:
+            sheets.mkdir(parents=True, exist_ok=True)
+            contact_sheet(worst_lines(report), rows, font=font).save(sheets / f"{dataset}-{split}.png")
+    return results
+
+
+def headlines(result: Result) -> Result:
+    """Without the slices and the confusions."""
+    kept = {name: result.report[name] for name in ("num_lines", "interval", "figures")}
+    return replace(result, report=kept)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, nargs="+", default=[], help="output_dir of scripts/train_crnn_latin.py")
@@ -182,33 +216,25 @@ def main() -> None:
         earlier = RunRecord.load(cards / f"{folder.name}.json")
     elif not arguments.run:
         parser.error(f"the package has no {folder.name}: expected the --run whose weights are to be it.")
+    font = ImageFont.truetype("DejaVuSans.ttf", 15)
+
+    def load() -> tuple[Any, TextRecognitionProcessor]:
+        model = AutoModelForTextRecognition.from_pretrained(folder)
+        return model, TextRecognitionProcessor.from_pretrained(folder)
+
+    before: tuple[Result, ...] = ()
+    if earlier and arguments.run:
+        model, processor = load()
+        print("before:")
+        found = measure_all(model.reading_copy(torch.float32), processor, arguments.data, None, font)
+        before = tuple(headlines(result) for result in found)
+    elif earlier:
+        before = earlier.results_before
     if arguments.run:
         install([run / "final" for run in arguments.run] + [folder] * arguments.with_before, folder)
-    model = AutoModelForTextRecognition.from_pretrained(folder)
-    processor = TextRecognitionProcessor.from_pretrained(folder)
+    model, processor = load()
     reader = model.reading_copy(torch.float32)
-
-    font = ImageFont.truetype("DejaVuSans.ttf", 15)
-    results = []
-
-    def measure(dataset: str, split: str, title: str, rows: Any, files: tuple[Any, ...] = ()) -> None:
-        report: Report = evaluate(reader, processor, tqdm(rows, desc=title, disable=None))
-        print(f"\n{title}\n{report_to_table(report)}")
-        results.append(Result(dataset, split, report_to_dict(report), title, files))
-        if arguments.sheets:
-            arguments.sheets.mkdir(parents=True, exist_ok=True)
-            contact_sheet(worst_lines(report), rows, font=font).save(arguments.sheets / f"{dataset}-{split}.png")
-
-    for name, title in TEST_SETS.items():
-        file = arguments.data / name / "test.parquet"
-        measure(name, "test", title, read_lines(file), (fingerprint(file),))
-    receipts = read_lines(arguments.data / "sroie_lines" / "test.parquet")
-    measure("sroie_lines", "test, joined", "ten receipt lines side by side", joined_lines(receipts))
-    seen, unseen = split_families(find_fonts(), held_out=0.15, seed=0)
-    for split, faces in (("unseen fonts", unseen), ("seen fonts", seen)):
-        lines = SyntheticLines(faces, load_words(), seed=20_000, styles={"document": 1.0})
-        rows = [row for row in (lines[index] for index in range(1010)) if row["text"]][:1000]
-        measure("synthetic documents", split, "synthetic lines in document style", rows)
+    results = measure_all(reader, processor, arguments.data, arguments.sheets, font)
 
     samples = read_lines(ROOT / "tests" / "samples")
     picture = cards / f"{folder.name}.png"
@@ -231,6 +257,7 @@ def main() -> None:
     def total(before: float | None, name: str) -> float:
         return (before or 0) + sum(end[name] for end in ends)
 
+    faces, _ = split_families(find_fonts(), held_out=0.15, seed=0)
     record = RunRecord(
         name=folder.name,
         description=known.description,
@@ -243,7 +270,7 @@ def main() -> None:
         hardware=machine,
         versions=versions(),
         training_data=(
-            DataSource("synthetic lines", origin=f"hf_ocr.data.synthetic_lines, {len(seen)} font faces, seed 0"),
+            DataSource("synthetic lines", origin=f"hf_ocr.data.synthetic_lines, {len(faces)} font faces, seed 0"),
             *(
                 DataSource(
                     name,
@@ -257,6 +284,7 @@ def main() -> None:
             ),
         ),
         results=tuple(results),
+        results_before=before,
         speed=earlier.speed if earlier and not runs else (),
         weights=(fingerprint(folder / "model.safetensors"),),
         languages=("en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv"),

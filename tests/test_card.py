@@ -211,6 +211,26 @@ def test_lines_that_do_not_read_from_the_folder_of_the_model_are_left(record, lo
     assert card_for_repository(card, "me/lines") == card
 
 
+def test_the_weights_before_are_shown_beside_those_that_took_their_place(record):
+    worse = report_to_dict(
+        report_on([Prediction(0, "total", "tota", 0.9, 96, 32), Prediction(1, "x", "y", 0.9, 32, 32)])
+    )
+    before = replace(record.results[0], report=worse)
+    card = render_card(replace(record, results_before=(before,))).text
+    table = card.partition("The weights that were here before these")[2].partition("\n\n")[2].partition("\n\n")[0]
+    header, _, row = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    assert header[1:3] == ["exact, letters and digits, before", "exact, letters and digits, now"]
+    shown = [float(cell.partition(" ")[0]) for cell in row[1:]]
+    figures = [
+        r.report["figures"][name]["value"]
+        for name in ("exact", "cer_ignoring_case")
+        for r in (before, record.results[0])
+    ]
+    assert shown == pytest.approx([100 * value for value in figures], abs=0.01)
+    assert len(set(figures)) == 4
+    assert "were here before" not in render_card(record).text
+
+
 def test_pictures_are_shown_with_their_caption(record):
     card = render_card(replace(record, pictures={"tiny.png": "lines and what was read"}))
     assert "![lines and what was read](tiny.png)" in card.text

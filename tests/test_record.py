@@ -42,6 +42,7 @@ def record(tmp_path):
         versions=versions(),
         training_data=(DataSource("lines", "train", 3, files=(fingerprint(data),)),),
         results=(Result("lines", "test", report_to_dict(report), files=(fingerprint(data),)),),
+        results_before=(Result("lines", "test", report_to_dict(report)),),
         speed=(Speed("this model", "lines", 100.0, "lines/s"),),
         weights=(fingerprint(data),),
         languages=("en", "fr"),
