@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from transformers import AutoModelForTextRecognition, pipeline
+from transformers import AutoModelForTextRecognition, AutoProcessor, pipeline
 
+import hf_ocr
 from hf_ocr.data.lines import read_lines
 from hf_ocr.metrics import character_error_rate
 from hf_ocr.record import RunRecord, fingerprint
@@ -85,6 +86,20 @@ def test_the_text_of_an_image_does_not_depend_on_its_batch(read):
     together = [result[0] for result in read(images[::-1], batch_size=5, return_scores=True)][::-1]
     assert [r["generated_text"] for r in alone] == [r["generated_text"] for r in together]
     assert [r["score"] for r in alone] == pytest.approx([r["score"] for r in together], abs=1e-5)
+
+
+def test_generate_reads_a_whole_line_at_any_temperature(tmp_path):
+    folder = hf_ocr.checkpoint("attention-ocr-small-latin")
+    model = AutoModelForTextRecognition.from_pretrained(folder, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(folder)
+    inputs = processor(images=hf_ocr.load_image(SAMPLES / "pdf-hours.png"), return_tensors="pt")
+    model.config.temperature = 1.7
+    model.save_pretrained(tmp_path)
+    for loaded in (model, AutoModelForTextRecognition.from_pretrained(tmp_path)):
+        assert loaded.generation_config.temperature is None
+        (text,) = processor.batch_decode(loaded.generate(**inputs)[:, 1:])
+        assert text == processor.batch_decode(loaded.recognize(**inputs).sequences)[0]
+        assert len(text) > 40
 
 
 def test_words_have_boxes_in_the_order_of_reading(read):

@@ -46,7 +46,7 @@ def export_onnx(
         The folder.
 
     Raises:
-        ExportError: a model of another family, or `onnx` or `onnxruntime` is not installed.
+        ExportError: a model of another family or with residual blocks, or `onnx` or `onnxruntime` is not installed.
         ValueError: no calibration image, or one that is no text line.
     """
     try:
@@ -59,7 +59,9 @@ def export_onnx(
             f"{type(model).__name__}: cannot be exported to ONNX. Expected a recognizer with CTC: "
             f"{CrnnForTextRecognition.__name__} or {PpOcrForTextRecognition.__name__}."
         )
-    copy = model.reading_copy(torch.float32)
+    if any(getattr(model.config, "residual_blocks", None) or ()):
+        raise ExportError("a CRNN with residual_blocks cannot be exported to ONNX. Expected plain convolutions.")
+    copy = model.reading_copy(torch.float32).cpu()
     padded = isinstance(copy, PpOcrForTextRecognition)
     with tempfile.TemporaryDirectory() as scratch:
         path = str(Path(scratch, MODEL))

@@ -147,8 +147,7 @@ class _Graph:
         return lengths if stride == 1 else self.node("Div", lengths, self.integer(stride))
 
     def convolution(self, hidden: str, layer: nn.Conv2d) -> str:
-        assert layer.bias is not None
-        weights = self.weight(_array(layer.weight)), self.weight(_array(layer.bias))
+        weights = [self.weight(_array(part)) for part in (layer.weight, layer.bias) if part is not None]
         return self.node("Conv", hidden, *weights, **_window(layer))
 
     def linear(self, hidden: str, layer: nn.Linear) -> str:

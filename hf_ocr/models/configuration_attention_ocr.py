@@ -69,7 +69,7 @@ class AttentionOcrConfig(CrnnConfig):
                 self.location_kernel == 0 or self.location_kernel % 2 == 1,
                 f"location_kernel is {self.location_kernel}, expected an odd number, or 0",
             ),
-            (0 <= self.ctc_weight < 1, f"ctc_weight is {self.ctc_weight}, expected 0 to below 1"),
+            (self.ctc_weight < 1, f"ctc_weight is {self.ctc_weight}, expected 0 to below 1"),
             (
                 self.attention_size % heads == 0 and self.feature_size % heads == 0,
                 f"num_attention_heads is {heads}, expected a divisor of attention_size ({self.attention_size}) and of "

@@ -63,7 +63,8 @@ class CtcPrefixScores:
         before = prefixes.total[..., :-1] + self.beyond
         ends = prefixes.total.gather(2, self.lengths[:, None, None].expand(-1, before.shape[1], 1))
         top = torch.maximum(before.amax(-1, keepdim=True), ends)
-        found = (before - top).exp() @ self.probs
+        with torch.autocast(before.device.type, enabled=False):  # float32, as all of this
+            found = (before - top).exp() @ self.probs
         # An equal symbol needs a blank in between.
         blank = (prefixes.blank[..., :-1] + self.beyond - top).exp()
         repeats = self.probs.gather(2, prefixes.last[:, None].expand(-1, self.probs.shape[1], -1)).transpose(1, 2)

@@ -14,7 +14,8 @@ def checked_widths(
         num_channels, image_height: of the model's configuration.
 
     Returns:
-        int64 (B,), px, each at most W. Whether an image is too narrow is for the family to say.
+        int64 (B,), px, each at most W, on the device of the images. Whether an image is too narrow is for the family
+        to say.
 
     Raises:
         ValueError: another shape or dtype, or a width beyond W.
@@ -38,4 +39,4 @@ def checked_widths(
             f"width of at most {pixel_values.shape[-1]} px for each. Pass the widths that the checkpoint's "
             "processor gives beside pixel_values."
         )
-    return widths.to(torch.int64)
+    return widths.to(pixel_values.device, torch.int64)

@@ -1,13 +1,11 @@
 """Attention OCR: the encoder of a CRNN, and an LSTM that attends to its frames (R2AM, RARE, TRBA)."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import GenerationMixin
 
 from .attention_decoder import AttentionDecoder, AttentionMemory
@@ -19,7 +17,7 @@ from .configuration_crnn import CrnnConfig
 from .ctc_loss import ctc_loss, usable_labels
 from .ctc_reading import allowed_symbols, eval_mode, spans_in_px
 from .line_inputs import checked_widths
-from .modeling_crnn import CrnnConvolution, CrnnForTextRecognition, CrnnModel, CrnnPreTrainedModel
+from .modeling_crnn import CrnnForTextRecognition, CrnnModel, CrnnPreTrainedModel
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .thin_plate_spline import ThinPlateSplineRectifier
 
@@ -134,6 +132,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
         self.ctc_dropout = nn.Dropout(config.dropout)
         self.ctc_classifier = nn.Linear(config.feature_size, config.vocab_size) if config.ctc_weight else None
         self.post_init()
+        self._generate_at_most()
 
     @classmethod
     def from_crnn(cls, crnn: CrnnForTextRecognition, **config_kwargs: Any) -> "AttentionOcrForTextRecognition":
@@ -247,7 +246,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
     ) -> Recognition:
         """Reads images; in eval mode whatever the model's own mode, which is left as it was.
 
-        A text has at most as many characters as its image has frames.
+        Without a lexicon a text has at most as many characters as its image has frames.
 
         Args:
             pixel_values: float (B, num_channels, image_height, W) in [-1, 1].
@@ -296,16 +295,6 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             character_spans=spans,
             raw_scores=None if self.config.temperature == 1 else found.log_scores.exp(),
         )
-
-    def reading_copy(self, dtype: torch.dtype) -> "AttentionOcrForTextRecognition":
-        """A copy for reading only: batch norm folded into the trunk's convolutions, eval mode, weights in `dtype`."""
-        reader = copy.deepcopy(self).eval()
-        for layer in reader.modules():
-            if isinstance(layer, CrnnConvolution) and isinstance(layer.norm, nn.BatchNorm2d):
-                layer.convolution = fuse_conv_bn_eval(layer.convolution, layer.norm)
-                layer.norm = nn.Identity()
-        # The layout the convolutions compute in: else each call would rearrange their weights.
-        return reader.to(dtype=dtype, memory_format=torch.channels_last)
 
     # What `generate` of transformers asks for.
 

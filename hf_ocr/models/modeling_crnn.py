@@ -1,12 +1,10 @@
 """CRNN: convolutions, bidirectional LSTMs, connectionist temporal classification (Shi et al., arXiv:1507.05717)."""
 
-import copy
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .configuration_crnn import CrnnConfig
 from .ctc_loss import ctc_loss
@@ -287,16 +285,6 @@ class CrnnForTextRecognition(CrnnPreTrainedModel):
             with_characters: also give the score and the px span of every character.
         """
         return recognize_with_ctc(self, pixel_values, widths, num_beams, allowed_ids, lexicon, with_characters)
-
-    def reading_copy(self, dtype: torch.dtype) -> "CrnnForTextRecognition":
-        """A copy for reading only: batch norm folded into the convolutions, eval mode, weights in `dtype`."""
-        reader = copy.deepcopy(self).eval()
-        for layer in reader.crnn.convolutions:
-            if isinstance(layer.norm, nn.BatchNorm2d):
-                layer.convolution = fuse_conv_bn_eval(layer.convolution, layer.norm)
-                layer.norm = nn.Identity()
-        # The layout the convolutions compute in: else each call would rearrange their weights.
-        return reader.to(dtype=dtype, memory_format=torch.channels_last)
 
 
 __all__ = ["CrnnForTextRecognition", "CrnnModel", "CrnnPreTrainedModel"]

@@ -1,6 +1,5 @@
 """PARSeq: a vision transformer, and a decoder that has learnt to read in any order."""
 
-import copy
 from typing import Any
 
 import torch
@@ -96,6 +95,7 @@ class ParseqForTextRecognition(ParseqPreTrainedModel, GenerationMixin):
         self.parseq = ParseqModel(config)
         self.decoder = ParseqDecoder(config)
         self.post_init()
+        self._generate_at_most(config.max_label_length)
 
     def vocabulary_layers(self) -> list[nn.Linear | nn.Embedding]:
         """The layers with one row for each symbol of the alphabet."""
@@ -298,16 +298,11 @@ class ParseqForTextRecognition(ParseqPreTrainedModel, GenerationMixin):
             found.raw_scores = steps_along(logits.log_softmax(-1), texts).sum(-1).exp()
         if with_characters:
             found.character_scores = with_the_end(texts, steps[:, :-1].exp() * (texts != 0), steps.sum(-1))
-            if widths is None:
-                widths = torch.full((len(texts),), pixel_values.shape[-1], device=texts.device)
+            widths = checked_widths(pixel_values, widths, config.num_channels, config.image_height)
             columns = torch.full_like(widths, config.grid[1])
             looked = looked.unflatten(-1, config.grid).sum(-2)[:, None]
             found.character_spans = frame_spans(looked, texts, columns) * (widths / columns)[:, None, None]
         return found
-
-    def reading_copy(self, dtype: torch.dtype) -> "ParseqForTextRecognition":
-        """A copy for reading only: eval mode, weights in `dtype`."""
-        return copy.deepcopy(self).eval().to(dtype=dtype)
 
     # What `generate` of transformers asks for.
 

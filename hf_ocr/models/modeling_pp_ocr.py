@@ -1,12 +1,10 @@
 """PP-OCRv6 small (PaddleOCR), made trainable: transformers' layers under the contract of a recognizer."""
 
-import copy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import PPLCNetV4Backbone, PPOCRV6SmallRecEncoderWithSVTR
 
 from .configuration_pp_ocr import POOL, PpOcrConfig
@@ -190,16 +188,6 @@ class PpOcrForTextRecognition(PpOcrPreTrainedModel):
             with_characters: also give the score and the px span of every character.
         """
         return recognize_with_ctc(self, pixel_values, widths, num_beams, allowed_ids, lexicon, with_characters)
-
-    def reading_copy(self, dtype: torch.dtype) -> "PpOcrForTextRecognition":
-        """A copy for reading only: batch norm folded into the convolutions, eval mode, weights in `dtype`."""
-        reader = copy.deepcopy(self).eval()
-        for layer in reader.modules():
-            if isinstance(getattr(layer, "normalization", None), nn.BatchNorm2d):
-                layer.convolution = fuse_conv_bn_eval(layer.convolution, layer.normalization)
-                layer.normalization = nn.Identity()
-        # The layout the convolutions compute in: else each call would rearrange their weights.
-        return reader.to(dtype=dtype, memory_format=torch.channels_last)
 
 
 __all__ = ["PpOcrForTextRecognition", "PpOcrModel", "PpOcrPreTrainedModel"]

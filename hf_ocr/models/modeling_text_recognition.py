@@ -1,12 +1,18 @@
 """The base class of every recognizer: what is saved beside the weights, and what is said when loading fails."""
 
+import copy
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import PreTrainedModel
 
 from .pipeline_text_recognition import TextRecognitionPipeline
+
+MOST_SYMBOLS = 1024  # a frame each of a line of 4096 px, the widest that is read, at 4 px a frame
 
 
 class CheckpointError(Exception):
@@ -85,3 +91,23 @@ class TextRecognitionPreTrainedModel(PreTrainedModel):
                 del self.config.custom_pipelines
             else:
                 self.config.custom_pipelines = before
+
+    def reading_copy(self, dtype: torch.dtype) -> Self:
+        """A copy for reading only: batch norms folded into the convolutions, eval mode, weights in `dtype`."""
+        reader = copy.deepcopy(self).eval()
+        for layer in reader.modules():
+            for name in ("norm", "normalization"):
+                norm = getattr(layer, name, None)
+                if isinstance(norm, nn.BatchNorm2d):
+                    layer.convolution = fuse_conv_bn_eval(layer.convolution, norm)
+                    setattr(layer, name, nn.Identity())
+        # The layout the convolutions compute in: else each call would rearrange their weights.
+        return reader.to(dtype=dtype, memory_format=torch.channels_last)
+
+    def _generate_at_most(self, num_symbols: int = MOST_SYMBOLS) -> None:
+        """Of `generate` where no length is given: it stops behind the longest text, not at transformers' 20 symbols.
+
+        And its temperature is not the configuration's, which is for scores.
+        """
+        self.generation_config.max_length = num_symbols + 1  # the start counts
+        self.generation_config.temperature = None

@@ -1,6 +1,5 @@
 """Vision encoder and text decoder: convolutions and transformer layers, read by CTC and a decoder together."""
 
-import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -8,7 +7,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
@@ -111,16 +109,17 @@ class VisionTextModel(VisionTextPreTrainedModel):
         """
         config = self.config
         widths = checked_widths(pixel_values, widths, config.num_channels, config.image_height)
-        if (widths < 1).any():
+        least = int(widths.min()) if len(widths) else pixel_values.shape[-1]
+        if least < 1:
             raise ValueError(
-                f"the narrowest image is {int(widths.min())} px wide, expected at least 1 px. Widen images to at least "
+                f"the narrowest image is {least} px wide, expected at least 1 px. Widen images to at least "
                 "64 px (the image processor's min_width)."
             )
         # Not `contiguous`: with one channel it changes nothing, and the convolutions would choose the slow layout.
         hidden = torch.empty_like(pixel_values, dtype=self.dtype, memory_format=torch.channels_last)
-        hidden, lengths = mask_columns(hidden.copy_(pixel_values), widths), widths
+        hidden, lengths = mask_columns(hidden.copy_(pixel_values), widths, least), widths
         for convolution in self.convolutions:
-            hidden, lengths = convolution(hidden, lengths)
+            hidden, lengths, least = convolution(hidden, lengths, least)
         hidden = hidden.squeeze(2).transpose(1, 2)
         frames = torch.arange(hidden.shape[1], device=hidden.device)
         near = (frames[:, None] - frames).abs() <= config.attention_window
@@ -129,7 +128,7 @@ class VisionTextModel(VisionTextPreTrainedModel):
         mask = attention_mask(seen, hidden.dtype)
         turn = Rotation(frames[None].float(), config.hidden_size // config.num_attention_heads, hidden.dtype)
         for layer in self.layers:
-            hidden = layer(hidden, turn, lengths, mask)
+            hidden = layer(hidden, turn, lengths, least, mask)
         return VisionTextEncoderOutput(last_hidden_state=self.norm(hidden), lengths=lengths)
 
     def frame_count(self, widths: Any) -> Any:
@@ -157,6 +156,7 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden_size, config.vocab_size)
         self.post_init()
+        self._generate_at_most()
 
     @classmethod
     def from_crnn(cls, crnn: Any, **config_kwargs: Any) -> "VisionTextForTextRecognition":
@@ -220,7 +220,9 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         targets, label_lengths, usable = usable_labels(
             labels, lengths, config.vocab_size, config.invalid_labels, config.empty_labels
         )
-        targets = targets[:, : int(label_lengths.max()) if len(labels) else 0]
+        # What is skipped is not seen: of a text that cannot be aligned CTC's loss is infinite, its gradient no number.
+        label_lengths = label_lengths * usable
+        targets = targets[:, : int(label_lengths.max()) if len(labels) else 0] * usable[:, None]
         ctc = F.ctc_loss(
             output.logits.log_softmax(-1).transpose(0, 1),
             F.pad(targets, (0, 1)),  # torch refuses texts of no width
@@ -332,19 +334,9 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         if with_characters:
             spans = _frame_spans(output.logits, output.logit_lengths, read.sequences)
             found.character_scores = with_the_end(read.sequences, step_scores, log_scores)
-            if widths is None:
-                widths = torch.full((len(pixel_values),), pixel_values.shape[-1], device=pixel_values.device)
+            widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
             found.character_spans = spans_in_px(self, spans, read.sequences, widths)
         return found
-
-    def reading_copy(self, dtype: torch.dtype) -> "VisionTextForTextRecognition":
-        """A copy for reading only: batch norm folded into the convolutions, eval mode, weights in `dtype`."""
-        reader = copy.deepcopy(self).eval()
-        for layer in reader.vision_text.convolutions:
-            layer.convolution = fuse_conv_bn_eval(layer.convolution, layer.norm)
-            layer.norm = nn.Identity()
-        # The layout the convolutions compute in: else each call would rearrange their weights.
-        return reader.to(dtype=dtype, memory_format=torch.channels_last)
 
 
 def _frame_spans(logits: torch.Tensor, lengths: torch.Tensor, sequences: torch.Tensor) -> torch.Tensor:

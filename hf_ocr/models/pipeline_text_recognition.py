@@ -331,7 +331,10 @@ class TextRecognitionPipeline(Pipeline):
         return results
 
     def _reading_model(self) -> Any:
-        """The model that reads: on a CPU a prepared copy, made again when the weights have changed."""
+        """The model that reads: on a CPU a prepared copy, made again when the weights have changed.
+
+        What is written through `.data`, which torch does not count, is not seen.
+        """
         if self.device.type != "cpu" or not hasattr(self.model, "reading_copy"):
             return self.model
         tensors = chain(self.model.parameters(), self.model.buffers())

@@ -32,17 +32,16 @@ class VisionTextConvolution(nn.Module):
         )
         self.norm = nn.BatchNorm2d(channels[index + 1])
 
-    def forward(self, hidden: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W), valid widths (B,) -> the same behind this layer."""
+    def forward(self, hidden: Tensor, widths: Tensor, least: int) -> tuple[Tensor, Tensor, int]:
+        """(B, C, H, W), valid widths (B,), the least of them -> the same behind this layer."""
         hidden = self.norm(self.convolution(hidden))
         stride = cast(tuple[int, int], self.convolution.stride)[1]
-        widths = torch.div(widths + stride - 1, stride, rounding_mode="floor")
-        return F.relu(mask_columns(hidden, widths), inplace=True), widths
+        widths, least = (widths + stride - 1) // stride, (least + stride - 1) // stride
+        return F.relu(mask_columns(hidden, widths, least), inplace=True), widths, least
 
 
-def mask_columns(hidden: Tensor, widths: Tensor) -> Tensor:
-    """(B, ..., W) with the columns behind the valid widths set to 0, in place; most rows have none."""
-    least = int(widths.min()) if len(widths) else hidden.shape[-1]
+def mask_columns(hidden: Tensor, widths: Tensor, least: int) -> Tensor:
+    """(B, ..., W) with the columns behind the valid widths, the least of which is given, set to 0, in place."""
     if least < hidden.shape[-1]:
         columns = torch.arange(least, hidden.shape[-1], device=hidden.device)
         valid = (columns < widths[:, None]).to(hidden.dtype)
@@ -124,9 +123,9 @@ class VisionTextEncoderLayer(GradientCheckpointingLayer):
         self.feed_forward = VisionTextFeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, turn: Rotation, lengths: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D), valid frames (B,) -> (B, T, D)."""
-        near = mask_columns(hidden.transpose(1, 2).clone(memory_format=torch.contiguous_format), lengths)
+    def forward(self, hidden: Tensor, turn: Rotation, lengths: Tensor, least: int, mask: Tensor) -> Tensor:
+        """(B, T, D), valid frames (B,), the least of them -> (B, T, D)."""
+        near = mask_columns(hidden.transpose(1, 2).clone(memory_format=torch.contiguous_format), lengths, least)
         hidden = hidden + self.mixing(near).transpose(1, 2)
         normed = self.attention_norm(hidden)
         found = self.attention(normed, turn, self.attention.keys_and_values(normed, turn), mask)
@@ -182,7 +181,7 @@ class VisionTextDecoderLayer(GradientCheckpointingLayer):
                 before[rows, :, places] = new.transpose(1, 2)
             own = past
         hidden = hidden + self.dropout(self.self_attention(normed, turn, own, seen))
-        normed = self.cross_attention_norm(hidden).view(len(image[0]), -1, hidden.shape[-1])
+        normed = self.cross_attention_norm(hidden).view(len(image[0]), image_bias.shape[2], hidden.shape[-1])
         found = self.cross_attention(normed, image_turn, image, image_bias).view_as(hidden)
         hidden = hidden + self.dropout(found)
         return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden))), own
@@ -206,6 +205,8 @@ class DecoderPast:
 
     def make_room(self, length: int, window: int) -> list[KeyValue]:
         """The layers, with room for `length` more; where there was none, without what lies before the last `window`."""
+        if not len(self.counts):
+            return self.layers
         missing = int(self.counts.max()) + length - self.layers[0][0].shape[2]
         if missing > 0:
             unseen = max(0, int(self.counts.min()) - window + 1)
@@ -281,7 +282,7 @@ class VisionTextDecoder(nn.Module):
             hidden, own = layer(hidden, turn, image[index], image_turn, bias, before[index], places, seen)
             kept.append(own)
         logits = self.classifier(self.dropout(self.norm(hidden))).float()
-        return logits.view(rows, texts, length, -1), DecoderPast(kept, counts + length)
+        return logits.view(rows, texts, length, logits.shape[-1]), DecoderPast(kept, counts + length)
 
     @property
     def _head_size(self) -> int:

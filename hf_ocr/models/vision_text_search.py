@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .beam_search import FoundTexts, beam_search, lexicon_search
+from .ctc_lattice import NEVER
 from .ctc_prefix_scores import CtcPrefixes, CtcPrefixScores, joint_log_probs
 from .vision_text_layers import DecoderPast, VisionTextDecoder
 
 # Images that have been read leave the state when they are at least this share of it: leaving costs a copy of the rest.
 LEAVING = 0.25
 MOST_CELLS = 1 << 25  # of what is looked at ahead, characters times frames and symbols; 4 bytes each, a few times over
-NEVER = float("-inf")
 
 
 class DecoderState:

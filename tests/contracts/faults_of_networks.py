@@ -77,6 +77,17 @@ def loss_by_the_width_of_labels(patch, model_class):
     around(patch, model_class, "forward", forward)
 
 
+@fault(tensors.a_skipped_label_leaves_the_others_alone, "changes the loss or the gradients")
+def infinite_loss_times_nothing(patch, model_class):
+    def forward(original, self, *args, labels=None, **kwargs):
+        output = original(self, *args, labels=labels, **kwargs)
+        if labels is not None and output.skipped:
+            output.loss = output.loss + output.logits.exp().sum() * float("inf") * 0
+        return output
+
+    around(patch, model_class, "forward", forward)
+
+
 @fault(tensors.every_parameter_gets_a_gradient, "gets no gradient")
 def detached_features(patch, model_class):
     def forward(original, self, *args, **kwargs):
@@ -102,6 +113,14 @@ def a_loss_without_effect(patch, model_class):
 
 
 # --- invariance
+
+
+@fault(invariance.a_copy_for_reading_reads_the_same, "the copy differs")
+def a_copy_of_rounded_weights(patch, model_class):
+    def reading_copy(original, self, dtype):
+        return original(self, torch.bfloat16).to(dtype)
+
+    around(patch, model_class, "reading_copy", reading_copy)
 
 
 @fault(invariance.padding_changes_no_logit, "padding changes logits")

@@ -191,6 +191,16 @@ def temperature_left_behind(patch, model_class):
     on_config_file(patch, model_class, lambda config: {k: v for k, v in config.items() if k != "temperature"})
 
 
+@fault(readings.autocast_reads_too, "Expected self.dtype to be equal to src.dtype")
+def types_that_autocast_parts(patch, model_class):
+    def recognize(original, self, *args, **kwargs):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+        product.scatter_(0, torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2))
+        return original(self, *args, **kwargs)
+
+    around(patch, model_class, "recognize", recognize)
+
+
 @fault(readings.loss_and_score_agree, "not that of what the score is of")
 def loss_of_other_symbols(patch, model_class):
     def forward(original, self, *args, labels=None, **kwargs):

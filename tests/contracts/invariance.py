@@ -106,6 +106,23 @@ def recognize_leaves_mode_random_state_and_weights(model_class: Any) -> None:
         assert not changed, f"recognize changes the mode of {', '.join(changed)}"
 
 
+def a_copy_for_reading_reads_the_same(model_class: Any) -> None:
+    """And so does a copy of the copy; batch norms are folded, and the model stays as it was."""
+    model, inputs = tiny_model(model_class).train(), tiny_batch(model_class)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    copied = model.reading_copy(torch.float32)
+    folded = not any(isinstance(module, torch.nn.BatchNorm2d) for module in copied.modules())
+    assert folded, "a batch norm is not folded"
+    assert model.training and not copied.training, "the copy is not the one in eval mode"
+    with torch.no_grad():
+        expected = model.eval()(**inputs).logits
+        for reader in (copied, copied.reading_copy(torch.float32)):
+            torch.testing.assert_close(reader(**inputs).logits, expected, atol=1e-3, rtol=1e-3, msg="the copy differs")
+    assert model.reading_copy(torch.bfloat16).dtype == torch.bfloat16, "the copy has another type than was asked for"
+    same = all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert same and model.state_dict().keys() == before.keys(), "making a copy changes the model"
+
+
 def _alone(inputs: dict[str, torch.Tensor], row: int) -> torch.Tensor:
     return inputs["pixel_values"][row : row + 1, ..., : int(inputs["widths"][row])]
 
@@ -137,4 +154,5 @@ CONTRACTS = (
     eval_mode_is_deterministic,
     training_differs_by_dropout_alone,
     recognize_leaves_mode_random_state_and_weights,
+    a_copy_for_reading_reads_the_same,
 )

@@ -195,6 +195,14 @@ def _of_texts(model: Any, pixel_values: torch.Tensor, widths: torch.Tensor) -> l
     return found
 
 
+def autocast_reads_too(model_class: Any) -> None:
+    model, processor = tiny_model(model_class), tiny_processor(model_class)
+    for settings in ({}, {"num_beams": 3}, {"lexicon": _ids(processor, WORDS)}):
+        with torch.autocast("cpu", torch.bfloat16):
+            result = model.recognize(**tiny_batch(model_class), **settings)
+        assert result.scores.dtype == torch.float32 and result.scores.isfinite().all(), "scores under autocast"
+
+
 def loss_and_score_agree(model_class: Any) -> None:
     """Of texts of one length: -log P(text | image) is the loss times a factor, whatever mean the family states.
 
@@ -218,8 +226,9 @@ def loss_and_score_agree(model_class: Any) -> None:
 def nothing_in_is_nothing_out(model_class: Any) -> None:
     model, processor = tiny_model(model_class), tiny_processor(model_class)
     empty = processor(images=[], return_tensors="pt")
-    result = model.recognize(**empty)
-    assert len(result.sequences) == len(result.scores) == 0, "no images give readings"
+    for settings in ({}, {"num_beams": 3}, {"lexicon": _ids(processor, WORDS)}):
+        result = model.recognize(**empty, **settings)
+        assert len(result.sequences) == len(result.scores) == 0, "no images give readings"
     assert processor.batch_decode(result.sequences) == [], "no ids give texts"
     read = pipeline("image-to-text", model=model, processor=processor, device="cpu", dtype=torch.float32)
     assert read([]) == [], "an empty list gives results"
@@ -251,6 +260,7 @@ CONTRACTS = (
     temperature_changes_scores_alone,
     one_beam_is_greedy,
     a_wide_beam_reads_the_most_probable_text,
+    autocast_reads_too,
     loss_and_score_agree,
     nothing_in_is_nothing_out,
 )

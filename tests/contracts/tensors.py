@@ -72,6 +72,27 @@ def padding_of_labels_changes_no_loss(model_class: Any) -> None:
     assert losses[0] == losses[1], "the padding of labels changes the loss"
 
 
+def a_skipped_label_leaves_the_others_alone(model_class: Any) -> None:
+    """Loss and gradients are those of the lines that are not skipped."""
+    inputs = tiny_batch(model_class, count=3)
+    outside = LABELS.clone()
+    outside[1, 2] = 99
+    long = torch.nn.functional.pad(LABELS, (0, 400), value=-100)
+    long[1] = 1
+    found = []
+    for rows, labels in ([0, 2], LABELS), ([0, 1, 2], outside), ([0, 1, 2], long):
+        model = tiny_model(model_class)
+        model.config.invalid_labels = "skip"
+        output = model(**{name: tensor[rows] for name, tensor in inputs.items()}, labels=labels[rows])
+        assert int(output.skipped) == len(rows) - 2, f"{int(output.skipped)} lines are skipped"
+        output.loss.backward()
+        found.append([output.loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    for with_skipped in found[1:]:
+        torch.testing.assert_close(
+            with_skipped, found[0], atol=1e-4, rtol=1e-3, msg="a skipped line changes the loss or the gradients"
+        )
+
+
 def every_parameter_gets_a_gradient(model_class: Any) -> None:
     inputs = tiny_batch(model_class, count=3)
     for training in (True, False):
@@ -96,5 +117,6 @@ CONTRACTS = (
     logit_lengths_count_the_valid_frames,
     loss_is_the_mean_of_its_lines,
     padding_of_labels_changes_no_loss,
+    a_skipped_label_leaves_the_others_alone,
     every_parameter_gets_a_gradient,
 )

@@ -12,6 +12,8 @@ from hf_ocr.data.lines import read_lines
 from hf_ocr.export.onnx_export import ExportError, export_onnx
 from hf_ocr.export.onnx_reader import OnnxReader
 from hf_ocr.metrics import character_error_rate
+from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.registration import default_checkpoint
 
 onnx = pytest.importorskip("onnx")
@@ -66,4 +68,7 @@ def test_without_calibration_lines_there_is_no_int8(tmp_path):
 def test_another_family_is_refused(tmp_path):
     with pytest.raises(ExportError, match="Linear: cannot be exported"):
         export_onnx(torch.nn.Linear(1, 1), tiny_recognizer()[1], tmp_path / "folder")
+    settings = CrnnConfig.small(residual_blocks=[0, 0, 1, 0, 0, 0, 0, 0])
+    with pytest.raises(ExportError, match="residual_blocks"):
+        export_onnx(CrnnForTextRecognition(settings), tiny_recognizer()[1], tmp_path / "folder")
     assert not (tmp_path / "folder").exists()

@@ -29,8 +29,18 @@ def paper_crnn() -> CrnnForTextRecognition:
     return model.eval()
 
 
+def bare_crnn() -> CrnnForTextRecognition:
+    """Convolutions with neither bias nor batch norm."""
+    model = tiny_model(CrnnForTextRecognition)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        settings = {**model.config.to_dict(), "conv_batch_norm": [False] * 8, "conv_bias": False}
+        return CrnnForTextRecognition(CrnnConfig(**settings)).eval()
+
+
 MODELS = {
     "small": lambda: tiny_model(CrnnForTextRecognition),
+    "bare": bare_crnn,
     "paper": paper_crnn,
     "pp_ocr": lambda: tiny_model(PpOcrForTextRecognition),
 }

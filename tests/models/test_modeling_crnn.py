@@ -96,15 +96,12 @@ def test_frame_to_pixel_follows_a_stroke():
     assert abs(centre - (scale * 16.5 + offset)) < 0.01
 
 
-def test_folded_copy_reads_the_same_and_leaves_the_model_alone():
-    model = tiny()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+def test_a_copy_for_reading_may_have_residual_blocks():
+    model = tiny(residual_blocks=[0, 0, 1, 0, 0, 0, 0, 0])
     image = torch.randn(2, 1, 32, 80)
-    reader = model.reading_copy(torch.float32)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in reader.modules())
-    torch.testing.assert_close(reader(image).logits, model(image).logits, atol=1e-5, rtol=1e-5)
-    assert model.state_dict().keys() == before.keys()
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    torch.testing.assert_close(
+        model.reading_copy(torch.float32)(image).logits, model(image).logits, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_loss_is_the_stated_mean_and_ignores_label_padding():

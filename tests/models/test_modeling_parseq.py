@@ -198,3 +198,10 @@ def test_spans_go_along_with_the_width_of_the_image():
     found = model.recognize(**processor(images=[image], return_tensors="pt"))
     assert found.character_spans.max() > tiny_config(ParseqForTextRecognition).image_width / 2
     assert found.character_spans.max() <= 200
+
+
+def test_generate_ends_where_places_do():
+    model = tiny_model(ParseqForTextRecognition)
+    with torch.no_grad():
+        model.vocabulary_layers()[0].bias[0] -= 100  # no text ends by itself
+    assert model.generate(**tiny_batch(ParseqForTextRecognition)).shape[1] == model.config.max_label_length + 1

@@ -129,19 +129,6 @@ def test_frame_to_pixel_is_the_middle_of_what_a_frame_sees():
     assert abs(centre - (scale * 8.5 + offset)) < 1.0
 
 
-def test_folded_copy_reads_the_same_and_leaves_the_model_alone():
-    model = tiny_model(PpOcrForTextRecognition)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    inputs = tiny_batch(PpOcrForTextRecognition)
-    reader = model.reading_copy(torch.float32)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in reader.modules())
-    with torch.no_grad():
-        torch.testing.assert_close(reader(**inputs).logits, model(**inputs).logits, atol=1e-3, rtol=1e-4)
-    assert model.state_dict().keys() == before.keys()
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert model.reading_copy(torch.bfloat16).dtype == torch.bfloat16
-
-
 def test_characters_have_places_from_left_to_right():
     model, processor = tiny_model(PpOcrForTextRecognition), tiny_processor(PpOcrForTextRecognition)
     for image, reading in zip(

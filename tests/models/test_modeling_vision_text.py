@@ -51,8 +51,8 @@ def test_frames_cover_the_image(height):
     image = torch.zeros(1, 1, height, 161)
     image[..., 80] = 1.0
     felt = (
-        encoder.convolutions[0](image, torch.tensor([161]))[0]
-        - encoder.convolutions[0](0 * image, torch.tensor([161]))[0]
+        encoder.convolutions[0](image, torch.tensor([161]), 161)[0]
+        - encoder.convolutions[0](0 * image, torch.tensor([161]), 161)[0]
     )
     scale, offset = encoder.frame_to_pixel()
     assert (20.5 * scale + offset, int(felt.abs().sum((0, 1, 2)).argmax())) == (80.5, 40)
