@@ -4,7 +4,7 @@
     python scripts/finetune_fraktur.py --data DATA --output_dir runs/fraktur --lines 50 100 200 400 800
     hf-ocr convert rapidocr models/pp-ocr
     python scripts/finetune_fraktur.py --data DATA --output_dir runs/fraktur-pp-ocr \\
-        --model_name_or_path models/pp-ocr --alphabet new --learning_rate 1e-4 --max_steps 200
+        --model_name_or_path models/pp-ocr --alphabet new --learning_rate 3e-4 --max_steps 300
 
 DATA holds archiscribe_lines (split by book) and sroie_lines, whose training lines are replayed against forgetting and
 whose validation lines are watched. Validation lines choose the best weights; the test lines are read once, at the end
