@@ -20,7 +20,7 @@ QUARTER_TURNS = {90: Image.Transpose.ROTATE_90, 270: Image.Transpose.ROTATE_270}
 # the best reading is kept. Chosen on held-back training words, validation lines of SROIE and synthetic lines in unseen
 # fonts.
 DOUBTFUL = 0.9
-STRETCHES = (0.7, 0.85, 1.15, 1.35)
+STRETCHES = (0.7, 1.35, 0.85, 1.15)
 
 
 def bucket_width(width: int) -> int:
