@@ -198,7 +198,7 @@ def lexicon_search(
         ValueError: an argument has the wrong shape, dtype or range.
     """
     log_probs, lengths = _log_probs(logits, lengths)
-    lexicon = _check_sequences("lexicon", lexicon, log_probs)
+    lexicon = check_sequences("lexicon", lexicon, log_probs.shape[2], log_probs.device)
     if lexicon.shape[0] == 0:
         raise ValueError("lexicon has no words, expected at least one. Use greedy_search to read without a lexicon.")
     rows, frames, _ = log_probs.shape
@@ -237,7 +237,8 @@ def sequence_log_probability(logits: Tensor, lengths: Tensor, sequences: Tensor)
         ValueError: an argument has the wrong shape, dtype or range.
     """
     log_probs, lengths = _log_probs(logits, lengths)
-    sequences = _check_sequences("sequences", sequences, log_probs, rows=log_probs.shape[0])
+    rows, _, symbols = log_probs.shape
+    sequences = check_sequences("sequences", sequences, symbols, log_probs.device, rows)
     return _log_probability(log_probs, lengths, sequences)
 
 
@@ -259,7 +260,8 @@ def align(logits: Tensor, lengths: Tensor, sequences: Tensor) -> CtcAlignment:
     """
     total = logits.shape[1] if logits.dim() == 3 else 0
     log_probs, lengths = _log_probs(logits, lengths)
-    sequences = _check_sequences("sequences", sequences, log_probs, rows=log_probs.shape[0])
+    rows, _, symbols = log_probs.shape
+    sequences = check_sequences("sequences", sequences, symbols, log_probs.device, rows)
     needed = minimum_frames(sequences)
     for row in (needed > lengths).nonzero()[:1, 0].tolist():
         raise ValueError(
@@ -307,23 +309,44 @@ def _check_allowed(allowed: Tensor | None, log_probs: Tensor) -> Tensor | None:
     return allowed
 
 
-def _check_sequences(name: str, sequences: Tensor, log_probs: Tensor, rows: int | None = None) -> Tensor:
-    if sequences.dim() != 2 or sequences.dtype != torch.int64 or (rows is not None and sequences.shape[0] != rows):
+def check_sequences(
+    name: str, sequences: Tensor, symbols: int, device: torch.device, rows: int | None = None
+) -> Tensor:
+    """Texts as they are, on `device`.
+
+    Args:
+        name: what to call them in an error.
+        sequences: int64 (N, L) padded with 0.
+        symbols: V, with the blank.
+        device: of the logits.
+        rows: N; None for any.
+
+    Raises:
+        ValueError: no such tensor, an id outside [0, V), or a 0 inside a text.
+    """
+    is_tensor = isinstance(sequences, Tensor)
+    if (
+        not is_tensor
+        or sequences.dim() != 2
+        or sequences.dtype != torch.int64
+        or (rows is not None and sequences.shape[0] != rows)
+    ):
+        seen = f"{sequences.dtype} of shape {tuple(sequences.shape)}" if is_tensor else f"a {type(sequences).__name__}"
         raise ValueError(
-            f"{name} is {sequences.dtype} of shape {tuple(sequences.shape)}, expected torch.int64 of shape "
-            f"({'texts' if rows is None else rows}, symbols), padded with 0."
+            f"{name} is {seen}, expected a tensor, torch.int64 of shape "
+            f"({'texts' if rows is None else rows}, symbols). Give the ids of each text as a row, padded with 0."
         )
-    sequences = sequences.to(log_probs.device)
-    symbols = log_probs.shape[2]
+    sequences = sequences.to(device)
     for row, column in ((sequences < 0) | (sequences >= symbols)).nonzero()[:1].tolist():
         raise ValueError(
             f"{name} has the id {int(sequences[row, column])} in row {row}, expected 0 (padding) to {symbols - 1}, as "
-            f"the logits have {symbols} symbols. Pad with 0, and encode with the tokenizer of this model."
+            f"there are {symbols} symbols. Pad with 0, and encode with the tokenizer of this model."
         )
     gaps = (sequences[:, :-1] == BLANK) & (sequences[:, 1:] != BLANK)
     for row, column in gaps.nonzero()[:1].tolist():
         raise ValueError(
-            f"{name} has a 0 inside the text of row {row}, at position {column}: 0 is the blank and only pads the end."
+            f"{name} has a 0 inside the text of row {row}, at position {column}, expected 0 behind a text alone. "
+            "Pad rows at their end."
         )
     return sequences
 

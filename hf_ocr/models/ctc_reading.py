@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .ctc import greedy_search, lexicon_search, prefix_beam_search
+from .ctc import check_sequences, greedy_search, lexicon_search, prefix_beam_search
 from .modeling_outputs import Recognition
 
 # Logits held at once, 4 bytes each, and a few times that while they are searched. With an alphabet of thousands, a
@@ -38,12 +38,14 @@ def recognize_with_ctc(
         with_characters: also give the score and the px span of every character.
 
     Raises:
-        ValueError: `num_beams` below 1, ids outside the alphabet, or what `forward` does not take.
+        ValueError: `num_beams` below 1, ids outside the alphabet, both `allowed_ids` and `lexicon`, or what
+            `forward` does not take.
     """
     if num_beams < 1:
         raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (prefix beam search).")
     vocab_size = model.config.vocab_size
     allowed = allowed_symbols(allowed_ids, vocab_size, pixel_values.device)
+    lexicon = checked_lexicon(lexicon, allowed_ids, vocab_size, pixel_values.device)
 
     def read(rows: slice) -> Recognition:
         images, valid = pixel_values[rows], None if widths is None else widths[rows]
@@ -103,6 +105,24 @@ def allowed_symbols(allowed_ids: list[int] | None, vocab_size: int, device: torc
     allowed = torch.zeros(vocab_size, dtype=torch.bool, device=device)
     allowed[torch.as_tensor(allowed_ids, device=device)] = True
     return allowed
+
+
+def checked_lexicon(
+    lexicon: torch.Tensor | None, allowed_ids: list[int] | None, vocab_size: int, device: torch.device
+) -> torch.Tensor | None:
+    """The `lexicon` of `recognize` on `device`, int64 (N, L) padded with 0; None where there is none.
+
+    Raises:
+        ValueError: no such tensor, ids outside the alphabet, a 0 inside a text, or `allowed_ids` beside it.
+    """
+    if lexicon is None:
+        return None
+    if allowed_ids is not None:
+        raise ValueError(
+            f"allowed_ids is {allowed_ids} beside a lexicon, expected one of the two. Leave allowed_ids out, and from "
+            "the lexicon the texts with other ids."
+        )
+    return check_sequences("lexicon", lexicon, vocab_size, device)
 
 
 def spans_in_px(model: Any, frame_spans: torch.Tensor, sequences: torch.Tensor, widths: torch.Tensor) -> torch.Tensor:

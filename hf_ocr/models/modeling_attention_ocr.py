@@ -15,7 +15,7 @@ from .beam_search import beam_search, lexicon_search, steps_along, with_the_end
 from .configuration_attention_ocr import AttentionOcrConfig
 from .configuration_crnn import CrnnConfig
 from .ctc_loss import ctc_loss, usable_labels
-from .ctc_reading import allowed_symbols, eval_mode, spans_in_px
+from .ctc_reading import allowed_symbols, checked_lexicon, eval_mode, spans_in_px
 from .line_inputs import checked_widths
 from .modeling_crnn import CrnnForTextRecognition, CrnnModel, CrnnPreTrainedModel
 from .modeling_outputs import Recognition, TextRecognitionOutput
@@ -259,11 +259,13 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
                 where the decoder looked.
 
         Raises:
-            ValueError: `num_beams` below 1, ids outside the alphabet, or what `forward` does not take.
+            ValueError: `num_beams` below 1, ids outside the alphabet, both `allowed_ids` and `lexicon`, or what
+                `forward` does not take.
         """
         if num_beams < 1:
             raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (beam search).")
         allowed = allowed_symbols(allowed_ids, self.config.vocab_size, pixel_values.device)
+        lexicon = checked_lexicon(lexicon, allowed_ids, self.config.vocab_size, pixel_values.device)
         with torch.no_grad(), eval_mode(self):
             memory = self.remember(pixel_values, widths)
             if lexicon is None:
@@ -273,7 +275,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
                 found = lexicon_search(
                     lambda texts: log_probs_along(self.decoder, memory, texts)[0],
                     len(memory["lengths"]),
-                    lexicon.to(memory["lengths"].device),
+                    lexicon,
                 )
             log_scores, character_scores = found.log_scores, found.step_scores
             if with_characters or self.config.temperature != 1:

@@ -13,7 +13,7 @@ from .attention_spans import frame_spans
 from .beam_search import beam_search, lexicon_search, steps_along, with_the_end
 from .configuration_parseq import ParseqConfig
 from .ctc_loss import usable_labels
-from .ctc_reading import allowed_symbols, eval_mode
+from .ctc_reading import allowed_symbols, checked_lexicon, eval_mode
 from .line_inputs import checked_widths
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .modeling_text_recognition import TextRecognitionPreTrainedModel
@@ -237,7 +237,7 @@ class ParseqForTextRecognition(ParseqPreTrainedModel, GenerationMixin):
     def _best_of(self, image: KeyValue, lexicon: torch.Tensor) -> torch.Tensor:
         """The text of the lexicon that is the most probable for each image."""
         images, most = len(image[0]), self.config.max_label_length
-        lexicon = lexicon[(lexicon[:, most:] == 0).all(-1), :most].to(image[0].device)
+        lexicon = lexicon[(lexicon[:, most:] == 0).all(-1), :most]
         if not len(lexicon):
             raise ValueError(
                 f"lexicon has no words of at most {most} characters, expected at least one. Leave it out to read "
@@ -275,12 +275,14 @@ class ParseqForTextRecognition(ParseqPreTrainedModel, GenerationMixin):
                 where the decoder looked.
 
         Raises:
-            ValueError: `num_beams` below 1, ids outside the alphabet, no words, or what `forward` does not take.
+            ValueError: `num_beams` below 1, ids outside the alphabet, no words, both `allowed_ids` and `lexicon`, or
+                what `forward` does not take.
         """
         if num_beams < 1:
             raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (beam search).")
         config = self.config
         allowed = allowed_symbols(allowed_ids, config.vocab_size, pixel_values.device)
+        lexicon = checked_lexicon(lexicon, allowed_ids, config.vocab_size, pixel_values.device)
         if allowed is not None:
             allowed[0] = True  # a text always may end
         with eval_mode(self):

@@ -15,7 +15,7 @@ from .configuration_vision_text import VisionTextConfig
 from .ctc import align, minimum_frames
 from .ctc_loss import usable_labels
 from .ctc_prefix_scores import CtcPrefixScores, expected_frames
-from .ctc_reading import allowed_symbols, eval_mode, recognize_with_ctc, spans_in_px
+from .ctc_reading import allowed_symbols, checked_lexicon, eval_mode, recognize_with_ctc, spans_in_px
 from .line_inputs import checked_widths
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .modeling_text_recognition import TextRecognitionPreTrainedModel
@@ -307,7 +307,8 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
             decoder: "joint", or "ctc": by the CTC head alone, which is faster.
 
         Raises:
-            ValueError: an unknown decoder, `num_beams` below 1, ids outside the alphabet, or what `forward` refuses.
+            ValueError: an unknown decoder, `num_beams` below 1, ids outside the alphabet, both `allowed_ids` and
+                `lexicon`, or what `forward` refuses.
         """
         if decoder not in ("joint", "ctc"):
             raise ValueError(f"decoder is {decoder!r}, expected 'joint' or 'ctc'.")
@@ -316,11 +317,12 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         if num_beams < 1:
             raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (beam search).")
         allowed = allowed_symbols(allowed_ids, self.config.vocab_size, pixel_values.device)
+        lexicon = checked_lexicon(lexicon, allowed_ids, self.config.vocab_size, pixel_values.device)
         with eval_mode(self):
             output = self(pixel_values, widths)
             start = self.start(output.encoder_last_hidden_state, output.logits, output.logit_lengths)
             if lexicon is not None:
-                read = score_lexicon(start, lexicon.to(pixel_values.device))
+                read = score_lexicon(start, lexicon)
             else:
                 read = search_texts(start, output.logit_lengths, num_beams, allowed)
             log_scores, step_scores = read.log_scores, read.step_scores

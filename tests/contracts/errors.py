@@ -62,6 +62,22 @@ def wrong_labels_are_named(model_class: Any) -> None:
         )
 
 
+def wrong_lexicons_are_named(model_class: Any) -> None:
+    model = tiny_model(model_class)
+    pixel_values, vocab_size = _images(model), model.config.vocab_size
+    for lexicon, *needles in (
+        (["ab"], "a list", "torch.int64", "padded with 0"),
+        (torch.tensor([1, 2]), "(2,)", "(texts, symbols)"),
+        (torch.tensor([[1.0, 2.0]]), "torch.float32", "torch.int64"),
+        (torch.tensor([[1, 2, 3], [1, vocab_size, 0]]), f"the id {vocab_size} in row 1", f"to {vocab_size - 1}"),
+        (torch.tensor([[1, 2, 3], [1, -100, -100]]), "the id -100 in row 1", f"to {vocab_size - 1}"),
+        (torch.tensor([[1, 0, 2]]), "row 0, at position 1", "behind"),  # not read as [1, 0]
+    ):
+        _refused(lambda lexicon=lexicon: model.recognize(pixel_values, lexicon=lexicon), "lexicon", *needles)
+    words = torch.tensor([[1, 2]])
+    _refused(lambda: model.recognize(pixel_values, lexicon=words, allowed_ids=[1]), "allowed_ids", "[1]", "lexicon")
+
+
 def _images(model: Any) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.rand(2, model.config.num_channels, model.config.image_height, 64, generator=generator)
@@ -83,4 +99,4 @@ def _refused(call: Callable[[], Any], *needles: str) -> None:
     assert re.search(r"\. [A-Z][a-z]+ .*\.$", message), f"{what}: the error names no cure: {message}"
 
 
-CONTRACTS = (wrong_pixel_values_are_named, wrong_widths_are_named, wrong_labels_are_named)
+CONTRACTS = (wrong_pixel_values_are_named, wrong_widths_are_named, wrong_labels_are_named, wrong_lexicons_are_named)

@@ -261,3 +261,39 @@ def an_error_without_a_cure(patch, model_class):
             raise ValueError(str(error).split(". ")[0]) from error
 
     around(patch, model_class, "forward", forward)
+
+
+@fault(errors.wrong_lexicons_are_named, "AttributeError instead of a ValueError")
+def a_lexicon_moved_unchecked(patch, model_class):
+    def recognize(original, self, *args, lexicon=None, **kwargs):
+        return original(self, *args, lexicon=None if lexicon is None else lexicon.to(self.device), **kwargs)
+
+    around(patch, model_class, "recognize", recognize)
+
+
+@fault(errors.wrong_lexicons_are_named, r"the id -100 in row 1 / to \d+: accepted")
+def a_lexicon_padded_as_labels(patch, model_class):
+    def recognize(original, self, *args, lexicon=None, **kwargs):
+        if isinstance(lexicon, torch.Tensor):
+            lexicon = lexicon.masked_fill(lexicon == -100, 0)
+        return original(self, *args, lexicon=lexicon, **kwargs)
+
+    around(patch, model_class, "recognize", recognize)
+
+
+@fault(errors.wrong_lexicons_are_named, "row 0, at position 1 / behind: accepted")
+def words_end_at_a_gap(patch, model_class):
+    def recognize(original, self, *args, lexicon=None, **kwargs):
+        if isinstance(lexicon, torch.Tensor):
+            lexicon = lexicon.masked_fill((lexicon == 0).cumsum(-1) > 0, 0)
+        return original(self, *args, lexicon=lexicon, **kwargs)
+
+    around(patch, model_class, "recognize", recognize)
+
+
+@fault(errors.wrong_lexicons_are_named, r"allowed_ids / \[1\] / lexicon: accepted")
+def allowed_ids_ignored_beside_a_lexicon(patch, model_class):
+    def recognize(original, self, *args, lexicon=None, allowed_ids=None, **kwargs):
+        return original(self, *args, lexicon=lexicon, allowed_ids=allowed_ids if lexicon is None else None, **kwargs)
+
+    around(patch, model_class, "recognize", recognize)
