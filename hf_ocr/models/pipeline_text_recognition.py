@@ -86,7 +86,7 @@ class TextRecognitionPipeline(Pipeline):
     _load_video_processor = False
 
     def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
-        self._requested_dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+        self._requested_dtype = _as_dtype(kwargs.get("dtype", kwargs.get("torch_dtype")))
         self._copy: Any = None
         self._copied_state: Any = None
         self._recognizes = hasattr(model, "recognize")
@@ -167,6 +167,9 @@ class TextRecognitionPipeline(Pipeline):
                     "version"
                 )
             generate_kwargs["max_new_tokens"] = max_new_tokens
+        longest = generate_kwargs.get("max_new_tokens")
+        if longest is not None and longest < 1:
+            raise ValueError(f"max_new_tokens is {longest}, expected at least 1, or None.")
         if prompt is not None:
             generate_kwargs["prompt"] = prompt
         if not self._generates:
@@ -222,7 +225,9 @@ class TextRecognitionPipeline(Pipeline):
         preprocess_params = {**self._preprocess_params, **preprocess_params}
         forward_params = {**self._forward_params, **forward_params}
         postprocess_params = {**self._postprocess_params, **postprocess_params}
-        batch_size = batch_size or self._batch_size or (1 if self._generates else BATCH_SIZE)
+        batch_size = self._batch_size if batch_size is None else batch_size
+        if batch_size is None:
+            batch_size = 1 if self._generates else BATCH_SIZE
         num_workers = (self._num_workers or 0) if num_workers is None else num_workers
 
         def results(sources: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
@@ -345,11 +350,21 @@ class TextRecognitionPipeline(Pipeline):
         return self._copy
 
     def _reading_dtype(self) -> torch.dtype:
-        if isinstance(self._requested_dtype, torch.dtype):
+        if self._requested_dtype is not None:
             return self._requested_dtype
         if self.model.dtype != torch.float32:
             return self.model.dtype
         return torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
+
+
+def _as_dtype(dtype: Any) -> torch.dtype | None:
+    """What transformers takes as `dtype`: one of torch, its name, or "auto" and None where none is asked for."""
+    if dtype is None or dtype == "auto":
+        return None
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(named, torch.dtype):
+        raise ValueError(f'dtype is {dtype!r}, expected a torch.dtype, its name as "float32", or "auto".')
+    return named
 
 
 def cpu_computes_bfloat16() -> bool:

@@ -54,9 +54,12 @@ def stock_readings(
         For each image its readings, best first: one, or `num_return_sequences`.
 
     Raises:
-        ValueError: with "raise", what loading or preparing an image raised; arguments that `generate` does not take; a
-            first token that the checkpoint does not name, or that its parts do not agree about.
+        ValueError: `batch_size` below 1; with "raise", what loading or preparing an image raised; arguments that
+            `generate` does not take; a first token that the checkpoint does not name, or that its parts do not agree
+            about.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
     check_score_as(score_as)
     read: Callable[[dict[str, torch.Tensor]], list[Reading]]
     if isinstance(tokenizer, MgpStrTokenizers):

@@ -274,6 +274,10 @@ def test_arguments_of_the_constructor_hold_until_a_call_says_otherwise(recognize
     [
         ({"inputs": None}, ValueError, "Cannot call the image-to-text pipeline without an inputs argument!"),
         ({"max_new_tokens": 3, "generate_kwargs": {"max_new_tokens": 3}}, ValueError, "please use only 1 version"),
+        ({"max_new_tokens": -1}, ValueError, "max_new_tokens is -1, expected at least 1"),
+        ({"generate_kwargs": {"max_new_tokens": 0}}, ValueError, "max_new_tokens is 0, expected at least 1"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0, expected at least 1"),
+        ({"generate_kwargs": {"lexicon": ["ab"]}}, ValueError, "lexicon is a list, expected a tensor"),
         ({"prompt": "read"}, ValueError, "does not support conditional text generation"),
         ({"return_box": "char"}, TypeError, "return_box"),
         ({"return_boxes": "line"}, ValueError, 'return_boxes is \'line\', expected "char", "word"'),
@@ -288,6 +292,16 @@ def test_arguments_of_the_constructor_hold_until_a_call_says_otherwise(recognize
 def test_wrong_calls_say_what_is_wrong(read, arguments, error, message):
     with pytest.raises(error, match=message):
         read(**{"inputs": lines(1)[0], **arguments})
+
+
+def test_a_batch_of_none_is_refused_whoever_reads(recognizer, trocr):
+    model, processor = recognizer
+    for empty in (
+        lambda image: trocr(image, batch_size=0),
+        pipeline("image-to-text", model=model, processor=processor, device="cpu", batch_size=0),
+    ):
+        with pytest.raises(ValueError, match="batch_size is 0, expected at least 1"):
+            empty(lines(1)[0])
 
 
 def test_a_failing_image_takes_its_place_and_the_others_are_read(read, trocr, tmp_path):
@@ -333,6 +347,26 @@ def test_a_cpu_reads_with_a_copy_and_the_model_stays_as_it_was(recognizer, tmp_p
         asked = pipeline("image-to-text", model=model, processor=processor, device="cpu", dtype=dtype)
         assert asked._reading_model().dtype == dtype
     assert read._reading_model() is read._reading_model()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "computed"),
+    [
+        ("float32", torch.float32),
+        ("bfloat16", torch.bfloat16),
+        ("auto", torch.bfloat16 if cpu_computes_bfloat16() else torch.float32),
+    ],
+)
+def test_a_dtype_may_be_given_by_its_name(recognizer, dtype, computed):
+    model, processor = recognizer
+    read = TextRecognitionPipeline(model, processor=processor, device="cpu", dtype=dtype)
+    assert read._reading_model().dtype == computed
+
+
+def test_a_dtype_that_does_not_exist_is_refused(recognizer):
+    model, processor = recognizer
+    with pytest.raises(ValueError, match="dtype is 'float33', expected a"):
+        TextRecognitionPipeline(model, processor=processor, device="cpu", dtype="float33")
 
 
 @pytest.mark.parametrize("change", ["step", "load", "to"])
