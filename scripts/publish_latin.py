@@ -1,11 +1,11 @@
 """Measures a shipped checkpoint on the test files, puts new weights in its place, and writes its record and card.
 
-    python scripts/publish_latin.py --data DATA                                     measures crnn-small-latin
-    python scripts/publish_latin.py --data DATA --run runs/fourth --with_before     puts others in its place first
+    python scripts/publish_latin.py --data DATA                                       measures crnn-small-latin
+    python scripts/publish_latin.py --data DATA --run runs/fourth --share_before 0.5  puts others in its place first
     python scripts/publish_latin.py --data DATA --checkpoint attention-ocr-small-latin --run runs/attention
 
 Where the package has a checkpoint of this name, new runs went on from it: they are added to its record. The weights of
-several runs, and with --with_before those of the package too, are averaged (Wortsman et al., arXiv:2203.05482).
+several runs, and with --share_before those of the package too, are averaged (Wortsman et al., arXiv:2203.05482).
 
 Training and its validation never read the test files. New weights are measured beside those whose place they take. The
 synthetic sets are rendered by seed: "unseen" from font families that no training line used, "seen" from the others.
@@ -92,7 +92,12 @@ CHECKPOINTS = {
             "python scripts/publish_latin.py --data DATA --run runs/second runs/third",
             f"{TRAIN}fourth --init_from hf_ocr/checkpoints/crnn-small-latin --max_steps 3000 --late_from 0.8 "
             "--learning_rate 1e-3 --seed 4",
-            "python scripts/publish_latin.py --data DATA --run runs/fourth --with_before",
+            "python scripts/publish_latin.py --data DATA --run runs/fourth --share_before 0.5",
+            "python scripts/get_fonts.py --output_dir /usr/share/fonts/truetype/google-fonts",
+            f"{TRAIN}fifth --init_from hf_ocr/checkpoints/crnn-small-latin --teacher "
+            "hf_ocr/checkpoints/attention-ocr-small-latin --max_steps 4600 --late_from 0.75 --learning_rate 1e-3 "
+            "--seed 41",
+            "python scripts/publish_latin.py --data DATA --run runs/fifth --share_before 0.333",
         ),
         None,
     ),
@@ -141,15 +146,15 @@ def joined_lines(
     return joined
 
 
-def install(sources: list[Path], folder: Path) -> None:
-    """The mean of the weights as `STORED`, without the code that `save_pretrained` puts beside them."""
+def install(sources: list[Path], shares: list[float], folder: Path) -> None:
+    """The weighted mean of the weights as `STORED`, without the code that `save_pretrained` puts beside them."""
     states = [
         AutoModelForTextRecognition.from_pretrained(source, dtype=torch.float32).state_dict() for source in sources
     ]
     model = AutoModelForTextRecognition.from_pretrained(sources[-1], dtype=torch.float32)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
-            tensor.copy_(torch.stack([state[name] for state in states]).mean(0))
+            tensor.copy_(sum(share * state[name] for share, state in zip(shares, states, strict=True)))
     model.config.invalid_labels = model.config.empty_labels = "error"
     processor = TextRecognitionProcessor.from_pretrained(sources[-1])
     shutil.rmtree(folder, ignore_errors=True)
@@ -206,7 +211,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", choices=CHECKPOINTS, default=DEFAULT_CHECKPOINT)
     parser.add_argument("--went_on_from", type=Path, nargs="+", default=[], help="runs before these, for the record")
     parser.add_argument("--data", type=Path, required=True, help="folder with sroie_lines, iiit5k, icdar2015_words")
-    parser.add_argument("--with_before", action="store_true", help="average with the weights that the package has now")
+    parser.add_argument("--share_before", type=float, default=0.0, help="share of the weights that the package has now")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst lines of each set")
     arguments = parser.parse_args()
     folder, known = default_checkpoint().parent / arguments.checkpoint, CHECKPOINTS[arguments.checkpoint]
@@ -231,7 +236,9 @@ def main() -> None:
     elif earlier:
         before = earlier.results_before
     if arguments.run:
-        install([run / "final" for run in arguments.run] + [folder] * arguments.with_before, folder)
+        share, count = arguments.share_before, len(arguments.run)
+        sources = [run / "final" for run in arguments.run] + [folder] * (share > 0)
+        install(sources, [(1 - share) / count] * count + [share] * (share > 0), folder)
     model, processor = load()
     reader = model.reading_copy(torch.float32)
     results = measure_all(reader, processor, arguments.data, arguments.sheets, font)
