@@ -81,8 +81,8 @@ def main() -> None:
         "--data", type=Path, required=True, help="folder of sroie_lines, iiit5k, icdar2015_words, svt_words"
     )
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--heights", type=int, nargs="+", default=[36, 40, 44, 48], help="px")
-    parser.add_argument("--max_steps", type=int, default=800)
+    parser.add_argument("--heights", type=int, nargs="+", default=[40, 36, 48], help="px")
+    parser.add_argument("--max_steps", type=int, default=500)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path, help="JSON file of what was measured")
