@@ -97,6 +97,9 @@ class EncoderDecoderRecognizer(nn.Module):
         super().__init__()
         check_special_tokens(model, tokenizer)
         self.model = model
+        pooler = getattr(getattr(model, "encoder", None), "pooler", None)
+        if pooler is not None:  # no decoder asks it, and several processes wait for the gradients of what is trained
+            pooler.requires_grad_(False)
 
     def __getattr__(self, name: str) -> Any:
         """Of this module, else of the model inside."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object, set_seed
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, broadcast, gather_object, set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -40,7 +40,8 @@ class TrainingConfig:
         weight_decay: none on biases and norms.
         warmup_ratio: share of the steps with a rising rate.
         max_grad_norm: clip.
-        average_decay: of the exponential moving average of the weights, which is what is evaluated and saved.
+        average_decay: of the exponential moving average of the weights, which is what is evaluated and saved; less in
+            the first steps, or a short run would mostly keep what it began with.
         distillation_weight: of the loss against a teacher, beside that against the labels.
         freeze_steps: in this many first steps only the vocabulary layers learn, for a head that is new.
         mixed_precision: "no", "bf16" or "fp16".
@@ -97,13 +98,18 @@ def train(
         teacher: an earlier model, against forgetting; None: the labels alone.
 
     Raises:
-        ValueError: a configuration of accelerate that splits the weights, gradient checkpointing of a model without
-            layers for it, or a loss that stays not finite.
+        ValueError: a `save_total_limit` below 1, a configuration of accelerate that splits the weights, gradient
+            checkpointing of a model without layers for it, or a loss that stays not finite.
 
     Returns:
         The averaged model, also saved with its processor in `output_dir/final`; the best one, where there is an
         evaluation, in `output_dir/best`.
     """
+    if config.save_total_limit < 1:
+        raise ValueError(
+            f"save_total_limit is {config.save_total_limit}, expected at least 1: a run goes on from its newest "
+            "checkpoint."
+        )
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, log_with=config.report_to, project_dir=config.output_dir
     )
@@ -123,7 +129,7 @@ def train(
     set_seed(config.seed)
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay), use_buffers=True)
+    average = AveragedModel(model, multi_avg_fn=_moving_average(config.average_decay), use_buffers=True)
     optimizer = torch.optim.AdamW(
         _parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
     )
@@ -187,6 +193,8 @@ def train(
         if not finite:
             for buffer, before in zip(model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
+            if accelerator.scaler is not None:
+                accelerator.scaler.update()  # an overflow of fp16: the next step is scaled less
             optimizer.zero_grad()
             progress["bad_batches"] += 1
             continue
@@ -204,6 +212,7 @@ def train(
             bar.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.3f}")
         last = step == config.max_steps
         if evaluate_average is not None and (step % config.eval_steps == 0 or last):
+            broadcast(list(average.module.buffers()))  # batch norms of each process have seen its own lines
             figures = _figures(evaluate_average(average.module))
             _note_best(progress, figures)
             entry = {
@@ -248,11 +257,20 @@ def evaluate_in_all_processes(
     Args:
         rows: all of them, in every process.
     """
-    state = Accelerator().state
+    state = PartialState()
     own = range(state.process_index, len(rows), state.num_processes)
     read = predict(model, processor, (rows[index] for index in own), batch_size)
     placed = [replace(prediction, index=index) for prediction, index in zip(read, own, strict=True)]
     return report_on(sorted(gather_object(placed), key=lambda prediction: prediction.index), seed)
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Of lists of tensors, in place; after n steps it forgets at least by (1 + n) / (10 + n)."""
+
+    def update(averages: Any, currents: Any, count: Any) -> None:
+        get_ema_multi_avg_fn(min(decay, (1 + int(count)) / (10 + int(count))))(averages, currents, count)
+
+    return update
 
 
 def _figures(reports: dict[str, Report]) -> dict[str, float]:

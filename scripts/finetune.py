@@ -167,6 +167,9 @@ def main() -> None:
     parser = HfArgumentParser(arguments, description=__doc__, formatter_class=HelpFormatter)
     if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
         model_arguments, data, training = parser.parse_json_file(sys.argv[1])
+        for name, value in vars(data).items():
+            if name.endswith("_file") and isinstance(value, str):
+                setattr(data, name, [value])
     else:
         model_arguments, data, training = parser.parse_args_into_dataclasses()
     # Without a GPU, accelerate takes several processes for single ones unless it is told that CPUs are meant.

@@ -104,6 +104,13 @@ def test_a_stock_checkpoint_learns_and_is_one_afterwards(request, kind, tmp_path
     assert texts == [prediction.prediction for prediction in report.predictions]
 
 
+def test_what_no_decoder_asks_is_not_trained(folder):
+    """Several processes would wait for its gradients."""
+    model, processor = load_recognizer(folder)
+    model(**processor(images=[drawn(WORDS[0])], text=WORDS[:1], return_tensors="pt")).loss.backward()
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+
 def test_the_loss_is_that_of_each_line_and_tokens_are_shifted_once(folder):
     model, processor = load_recognizer(folder)
     batch = processor(images=[drawn(word) for word in WORDS], text=WORDS, return_tensors="pt")

@@ -36,6 +36,24 @@ def test_it_logs_what_the_average_reads_and_saves_it(tmp_path):
     assert not all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
 
 
+def test_a_short_run_saves_what_it_learnt(tmp_path):
+    """Not the mean of many steps, which would be little else than the weights that it began with."""
+    model, processor, chunks, _ = parts()
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    average = train(model, processor, chunks, settings(tmp_path, average_decay=0.999))
+    kept = [
+        float((mean.detach() - start[name]).norm() / (last.detach() - start[name]).norm())
+        for (name, mean), last in zip(average.named_parameters(), model.parameters(), strict=True)
+        if mean.ndim > 1
+    ]
+    assert min(kept) > 0.5
+
+
+def test_a_run_without_checkpoints_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="save_total_limit is 0"):
+        train(*parts()[:3], settings(tmp_path, save_total_limit=0))
+
+
 @pytest.mark.parametrize("stop", [4, 8])
 def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, stop):
     whole = train(*parts()[:3], settings(tmp_path / "whole"))

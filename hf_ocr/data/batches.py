@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from hf_ocr.models.image_loading import load_image
+
 Augment = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
@@ -95,9 +97,12 @@ class LineChunks(Dataset):
             rows += [self._row(index, position, max_width) for position in range(first, last)]
         widths = [self.processor.image_processor.resized_width(*image.size) for image, _ in rows]
         order = np.argsort(widths, kind="stable")
+        order = np.resize(order, max(len(order), self.batches_per_chunk))
         columns = np.cumsum(np.asarray(widths)[order])
-        cuts = np.searchsorted(columns, np.arange(1, self.batches_per_chunk) * columns[-1] / self.batches_per_chunk)
-        batches = np.split(order, cuts)
+        least = np.arange(1, self.batches_per_chunk)  # no batch is empty
+        cuts = np.searchsorted(columns, least * columns[-1] / self.batches_per_chunk)
+        cuts = np.maximum.accumulate(cuts - least) + least
+        batches = np.split(order, np.clip(cuts, least, len(order) - self.batches_per_chunk + least))
         shuffle = np.random.default_rng([self.seed, 1, chunk]).permutation(len(batches))
         return [self._collate([rows[i] for i in batches[b]]) for b in shuffle]
 
@@ -109,17 +114,16 @@ class LineChunks(Dataset):
         source = self.sources[index]
         count = len(source.rows)
         generator = np.random.default_rng([self.seed, 2, index, position])
+        order = _order(self.seed, index, position // count, count)
         for attempt in range(position, position + count):
-            order = _order(self.seed, index, attempt // count, count)
             try:
                 row = source.rows[int(order[attempt % count])]
-                image, text = row["image"], unicodedata.normalize("NFC", row["text"])
+                image, text = load_image(row["image"]), unicodedata.normalize("NFC", row["text"])
                 if self.alphabet.issuperset(text):
-                    image = image if image.mode in ("L", "RGB") else image.convert("RGB")
                     image = source.augment(image.convert("L"), generator) if source.augment is not None else image
                     if self.processor.image_processor.resized_width(*image.size) <= max_width:
                         return image, text
-            except (OSError, ValueError):
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # of files that are no images
                 continue
         raise ValueError(f"source {index}: none of its {count} rows can be read with this alphabet. Inspect the data.")
 

@@ -83,6 +83,14 @@ def _parquet(files: list[Path]) -> Dataset:
     return Dataset.from_parquet([str(file) for file in files])
 
 
+def _text(label: Path) -> str:
+    """Without the mark that some editors put in front of UTF-8."""
+    try:
+        return label.read_text(encoding="utf-8-sig").strip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{label}: {error}. Expected UTF-8; save it again as that.") from error
+
+
 def _pairs(folder: Path, unlabelled: bool) -> Dataset:
     from datasets import Dataset
 
@@ -94,5 +102,5 @@ def _pairs(folder: Path, unlabelled: bool) -> Dataset:
             f"{folder}: {len(images)} images, none with a text. Expected parquet files, metadata.csv or "
             "metadata.jsonl, or pairs like line.png and line.gt.txt."
         )
-    texts = [label.read_text(encoding="utf-8").strip("\r\n") if label.exists() else None for _, label in pairs]
+    texts = [_text(label) if label.exists() else None for _, label in pairs]
     return Dataset.from_dict({"image": [str(image) for image, _ in pairs], "text": texts})

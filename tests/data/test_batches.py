@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from hf_ocr.data.batches import ChunkSequence, LineChunks, Source
+from hf_ocr.models.image_loading import load_image
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
@@ -100,6 +101,43 @@ def test_bad_rows_are_replaced_by_the_next():
 
     chunks = LineChunks([Source(Broken())], processor(), lines_per_chunk=4, batches_per_chunk=1)
     assert texts(chunks[0], chunks.processor.tokenizer) == ["good"] * 4
+
+
+def test_the_next_row_is_one_of_the_same_pass():
+    class HalfBroken:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            if index == 0:
+                raise SyntaxError("broken PNG file")
+            return {"image": Image.new("L", (30, 16)), "text": "good"}
+
+    chunks = LineChunks([Source(HalfBroken())], processor(), lines_per_chunk=2, batches_per_chunk=1)
+    for chunk in range(8):
+        assert texts(chunks[chunk], chunks.processor.tokenizer) == ["good"] * 2
+
+
+@pytest.mark.parametrize("lines_per_batch", [1, 2])
+def test_small_batches_are_never_empty(lines_per_batch):
+    widths = np.random.default_rng(0).lognormal(4, 1, 200).astype(int) + 20
+    uneven = [{"image": Image.new("L", (int(width), 16)), "text": "a"} for width in widths]
+    sources = [Source(uneven, 0.8), Source(rows(9), 0.2)]
+    chunks = LineChunks(sources, processor(), lines_per_chunk=16 * lines_per_batch, batches_per_chunk=16)
+    for chunk in range(10):
+        assert len(chunks[chunk]) == 16
+        assert min(len(batch["labels"]) for batch in chunks[chunk]) >= 1
+
+
+def test_an_image_is_learnt_as_it_is_read():
+    clear = Image.new("RGBA", (40, 16))
+    clear.paste((0, 0, 0, 255), (8, 4, 30, 12))
+    deep = Image.fromarray(np.linspace(0, 65535, 640, dtype=np.uint16).reshape(16, 40))
+    for image in (clear, deep):
+        one = processor()
+        chunks = LineChunks([Source([{"image": image, "text": "a"}])], one, lines_per_chunk=1, batches_per_chunk=1)
+        expected = one(images=[load_image(image)], return_tensors="pt")["pixel_values"]
+        assert torch.equal(chunks[0][0]["pixel_values"], expected)
 
 
 def test_useless_sources_are_an_error():

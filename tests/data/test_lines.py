@@ -69,6 +69,12 @@ def test_pairs(images):
     check(read_lines(images[0].parent))
 
 
+def test_a_mark_in_front_of_the_text_is_no_character(images):
+    for path, text in zip(images, TEXTS, strict=True):
+        path.with_name(path.stem + ".gt.txt").write_text(text, encoding="utf-8-sig")
+    check(read_lines(images[0].parent))
+
+
 def test_images_without_a_text_are_given_where_they_are_wanted(images):
     for path, text in zip(images[:2], TEXTS, strict=False):
         path.with_name(path.stem + ".gt.txt").write_text(text, encoding="utf-8")
@@ -94,6 +100,10 @@ def test_errors_name_the_source(tmp_path, images):
     with pytest.raises(ValueError, match="absent: no such file"):
         read_lines(tmp_path / "absent")
     with pytest.raises(ValueError, match="3 images, none with a text"):
+        read_lines(images[0].parent)
+    label = images[0].with_name(images[0].stem + ".gt.txt")
+    label.write_bytes("Käse".encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"{label.name}: .*Expected UTF-8"):
         read_lines(images[0].parent)
     (tmp_path / "y.parquet").write_text("not parquet")
     with pytest.raises(ValueError, match="parquet: begins with"):
