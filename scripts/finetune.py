@@ -20,6 +20,7 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import partial
@@ -48,7 +49,7 @@ from hf_ocr.distillation import Teacher, read_with_teacher
 from hf_ocr.encoder_decoder import decoder_positions, load_recognizer
 from hf_ocr.evaluation import Report
 from hf_ocr.learning_rate import draw_sweep, sweep_learning_rates
-from hf_ocr.record import DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
+from hf_ocr.record import DataFile, DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
 from hf_ocr.registration import default_checkpoint
 from hf_ocr.report import contact_sheet, draw_curves, report_to_dict, report_to_table, worst_lines
 from hf_ocr.training import TrainingConfig, evaluate_in_all_processes, train
@@ -158,6 +159,15 @@ class TrainingArguments:
     seed: int = 0
 
 
+def files_of(data: DataArguments) -> dict[str, Any]:
+    """The settings that name files, those that are given."""
+    return {name: value for name, value in vars(data).items() if name.endswith("_file") and value}
+
+
+def fingerprints(files: Iterable[str]) -> tuple[DataFile, ...]:
+    return tuple(fingerprint(file) for file in files)
+
+
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Leaves the lines of the description as they are, and shows the defaults."""
 
@@ -167,9 +177,8 @@ def main() -> None:
     parser = HfArgumentParser(arguments, description=__doc__, formatter_class=HelpFormatter)
     if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
         model_arguments, data, training = parser.parse_json_file(sys.argv[1])
-        for name, value in vars(data).items():
-            if name.endswith("_file") and isinstance(value, str):
-                setattr(data, name, [value])
+        for name, value in files_of(data).items():
+            setattr(data, name, [value] if isinstance(value, str) else value)
     else:
         model_arguments, data, training = parser.parse_args_into_dataclasses()
     # Without a GPU, accelerate takes several processes for single ones unless it is told that CPUs are meant.
@@ -316,27 +325,35 @@ def write_record(
     for name, model_name in models.items():
         if model_name is not None and Path(model_name).is_dir():
             models[name] = Path(model_name).name  # where it lies here is of no use elsewhere
-    sources = (
-        DataSource(
-            "training lines", num_lines=num_lines[0], files=tuple(fingerprint(source) for source in data.train_file)
-        ),
-        DataSource("lines without text", num_lines=num_lines[1], origin=f"read by {models['teacher_model']}"),
-    )
+    paths = {name: [Path(path) for path in value] for name, value in files_of(data).items()}
+    sources = [DataSource("training lines", num_lines=num_lines[0], files=fingerprints(data.train_file))]
+    if num_lines[1]:
+        origin = f"read by {models['teacher_model']}"
+        sources.append(DataSource("lines without text", num_lines=num_lines[1], origin=origin))
+    if data.replay_file:
+        sources.append(DataSource("replayed lines", files=fingerprints(data.replay_file)))
     log = [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     record = RunRecord(
         name=output.resolve().name,
         description=f"{models['model_name_or_path']}, fine-tuned.",
         model=describe_model(model, processor),
-        settings={**asdict(model_arguments), **asdict(data), **asdict(training), **models},
+        settings={
+            **asdict(model_arguments),
+            **asdict(data),
+            **asdict(training),
+            **models,
+            **paths,
+            "output_dir": output,
+        },
         created=date.today().isoformat(),
         hours=round(log[-1]["seconds"] / 3600, 2),
         steps=log[-1]["step"],
         lines_seen=log[-1]["lines"],
         hardware=hardware(),
         versions=versions(),
-        training_data=sources[: 2 if num_lines[1] else 1],
+        training_data=tuple(sources),
         results=tuple(
-            Result(name, name, report_to_dict(report), files=tuple(fingerprint(source) for source in files[name] or ()))
+            Result(name, name, report_to_dict(report), files=fingerprints(files[name] or ()))
             for name, report in reports.items()
         ),
         weights=(fingerprint(output / "best" / "model.safetensors"),),

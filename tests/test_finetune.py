@@ -200,6 +200,21 @@ def test_a_tracker_gets_the_figures(folder, tmp_path):
     assert [event.step for event in events.Scalars("validation_cer")] == [2, 4]
 
 
+def test_settings_may_lie_in_a_file(folder, tmp_path):
+    words = command(folder, tmp_path / "run", max_steps=2, eval_steps=2)
+    script = words.index(str(ROOT / "scripts" / "finetune.py"))
+    names, values = words[script + 1 :: 2], words[script + 2 :: 2]
+    settings = {
+        name.removeprefix("--"): int(value) if value.isdigit() else value
+        for name, value in zip(names, values, strict=True)
+    }
+    (tmp_path / "run.json").write_text(json.dumps(settings), encoding="utf-8")
+    launch = [*words[: script + 1], str(tmp_path / "run.json")]
+    done = subprocess.run(launch, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run" / "best" / "model.safetensors").exists()
+
+
 @pytest.mark.parametrize("name", ["train_file", "model_name_or_path"])
 def test_what_cannot_be_loaded_is_said(folder, tmp_path, name):
     missing = tmp_path / "nowhere"
@@ -231,6 +246,8 @@ def test_a_new_alphabet_from_a_folder_to_a_model_that_reads(folder, tmp_path):
     assert {"validation_cer", "old_cer"} <= set(entries[4])
     for name in ("curves.png", "worst-validation.png", "yes.md", "yes.json"):
         assert (tmp_path / "yes" / name).stat().st_size > 0
+    record = (tmp_path / "yes" / "yes.json").read_text(encoding="utf-8")
+    assert "replayed lines" in record and str(tmp_path) not in record
 
 
 @pytest.mark.parametrize("tiny", [tiny_donut, tiny_mgp_str])
