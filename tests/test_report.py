@@ -1,5 +1,6 @@
 import io
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from hf_ocr.report import (
     comparison_to_table,
     contact_sheet,
     draw_calibration,
+    draw_curves,
     report_from_dict,
     report_to_dict,
     report_to_table,
@@ -200,3 +202,13 @@ def test_the_contact_sheet_marks_right_readings_green():
 
     assert has((0, 100, 0), "abc") and not has((178, 34, 34), "abc")
     assert has((178, 34, 34), "abd") and not has((0, 100, 0), "abd")
+
+
+def test_curves_may_reach_zero(tmp_path):
+    log = tmp_path / "log.jsonl"
+    entries = [{"step": 5, "loss": 2.0, "validation_cer": 0.0}, {"step": 10, "loss": 1.0, "validation_cer": 0.0}]
+    log.write_text("\n".join(map(json.dumps, entries)), encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_curves(log, tmp_path / "curves.png")
+    assert Image.open(tmp_path / "curves.png").width > 500
