@@ -265,7 +265,7 @@ def evaluate_in_all_processes(
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Of lists of tensors, in place; after n steps it forgets at least by (1 + n) / (10 + n)."""
+    """Of lists of tensors, in place; after n steps the decay is at most (1 + n) / (10 + n)."""
 
     def update(averages: Any, currents: Any, count: Any) -> None:
         get_ema_multi_avg_fn(min(decay, (1 + int(count)) / (10 + int(count))))(averages, currents, count)

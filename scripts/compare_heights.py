@@ -2,9 +2,9 @@
 
     python scripts/compare_heights.py --data DATA --output_dir runs/heights --record model_cards/heights.json
 
-From fresh weights a short run reads nothing yet, at any height. So each begins with the weights of crnn-small-latin,
-which were trained at 40 px, and learns at its own height: the same lines in the same order, the same steps. That
-favours 40 px, the less the more steps there are. 36 to 48 px leave the last convolution the same rows.
+A short run from fresh weights would compare how soon CTC leaves its plateau of blanks. So each begins with the weights
+of crnn-small-latin, which were trained at 40 px, and learns at its own height: the same lines in the same order, the
+same steps. That favours 40 px, the less the more steps there are. 36 to 48 px leave the last convolution the same rows.
 
 What is compared is held back from training (SROIE's validation lines, a tenth of the scene words), never a test file.
 The images per second are those of 1,000 of the receipt lines, from PIL images to texts, in seconds of the processor. A

@@ -97,7 +97,7 @@ class LineChunks(Dataset):
             rows += [self._row(index, position, max_width) for position in range(first, last)]
         widths = [self.processor.image_processor.resized_width(*image.size) for image, _ in rows]
         order = np.argsort(widths, kind="stable")
-        order = np.resize(order, max(len(order), self.batches_per_chunk))
+        order = np.resize(order, max(len(order), self.batches_per_chunk))  # fewer lines than batches: some twice
         columns = np.cumsum(np.asarray(widths)[order])
         least = np.arange(1, self.batches_per_chunk)  # no batch is empty
         cuts = np.searchsorted(columns, least * columns[-1] / self.batches_per_chunk)

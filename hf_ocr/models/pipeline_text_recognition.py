@@ -12,12 +12,12 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.pipelines.base import Pipeline
 
-from .confidence import ScoreAs, aggregate, check_score_as
+from .confidence import ScoreAs, check_score_as
 from .generation import takes_prompt
 from .image_loading import load_image
 from .mgp_str_reading import MGP_STR, MgpStrTokenizers, check_heads
 from .processing_text_recognition import TextRecognitionProcessor
-from .reading import Character, Reading, iterate_readings
+from .reading import Character, Reading, iterate_readings, words_of
 from .stock_reading import stock_readings
 
 # Images read at once when the caller names no number. A model that only generates reads one at a time, as the
@@ -331,7 +331,7 @@ class TextRecognitionPipeline(Pipeline):
             if return_boxes == "char":
                 result["characters"] = [_as_dictionary(character) for character in characters]
             elif return_boxes == "word":
-                result["words"] = [_as_dictionary(word) for word in _words(characters, score_as)]
+                result["words"] = [_as_dictionary(word) for word in words_of(characters, score_as)]
             results.append(result)
         return results
 
@@ -387,22 +387,6 @@ def _image_column(dataset: Any) -> Iterator[Any]:
     if names:
         dataset = dataset.with_format(None).cast_column(column, type(features[column])(decode=False))
     return (row[column] for row in dataset)
-
-
-def _words(characters: list[Character], score_as: ScoreAs) -> Iterator[Character]:
-    """Runs of characters between white space: one score of theirs, the box around their boxes."""
-    word: list[Character] = []
-    for character in [*characters, Character(" ", 1.0, (0.0, 0.0, 0.0, 0.0))]:
-        if not character.text.isspace():
-            word.append(character)
-        elif word:
-            lefts, tops, rights, bottoms = zip(*(item.box for item in word), strict=True)
-            yield Character(
-                "".join(item.text for item in word),
-                aggregate([item.score for item in word], score_as),
-                (min(lefts), min(tops), max(rights), max(bottoms)),
-            )
-            word = []
 
 
 def _as_dictionary(character: Character) -> dict[str, Any]:

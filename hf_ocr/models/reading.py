@@ -179,6 +179,22 @@ def iterate_readings(
             yield max(found, key=_quality).reading
 
 
+def words_of(characters: list[Character], score_as: ScoreAs) -> Iterator[Character]:
+    """Runs of characters between white space: one score of theirs, the box around their boxes."""
+    word: list[Character] = []
+    for character in [*characters, Character(" ", 1.0, (0.0, 0.0, 0.0, 0.0))]:
+        if not character.text.isspace():
+            word.append(character)
+        elif word:
+            lefts, tops, rights, bottoms = zip(*(item.box for item in word), strict=True)
+            yield Character(
+                "".join(item.text for item in word),
+                aggregate([item.score for item in word], score_as),
+                (min(lefts), min(tops), max(rights), max(bottoms)),
+            )
+            word = []
+
+
 def _prepare(processor: Any, index: int, image: Image.Image) -> list[_Line]:
     lines = []
     for degrees, upright in turned(image).items():

@@ -30,6 +30,16 @@ def rows(count, width=None, text="{:03d}"):
     ]
 
 
+class Rows(list):
+    """Rows of which some cannot be loaded: they are the error."""
+
+    def __getitem__(self, index):
+        row = super().__getitem__(index)
+        if isinstance(row, Exception):
+            raise row
+        return row
+
+
 def texts(batches, tokenizer):
     return [tokenizer.decode(label[label != -100]) for batch in batches for label in batch["labels"]]
 
@@ -89,31 +99,22 @@ def test_ranks_share_the_chunks():
 
 
 def test_bad_rows_are_replaced_by_the_next():
-    class Broken:
-        def __len__(self):
-            return 4
-
-        def __getitem__(self, index):
-            if index == 2:
-                raise OSError("image file is truncated")
-            image = Image.new("L", (1 if index == 3 else 30, 16))
-            return {"image": image, "text": "a!" if index == 1 else "good"}
-
-    chunks = LineChunks([Source(Broken())], processor(), lines_per_chunk=4, batches_per_chunk=1)
+    image = Image.new("L", (30, 16))
+    found = Rows(
+        [
+            {"image": image, "text": "good"},
+            {"image": image, "text": "a!"},
+            OSError("image file is truncated"),
+            {"image": Image.new("L", (1, 16)), "text": "good"},
+        ]
+    )
+    chunks = LineChunks([Source(found)], processor(), lines_per_chunk=4, batches_per_chunk=1)
     assert texts(chunks[0], chunks.processor.tokenizer) == ["good"] * 4
 
 
 def test_the_next_row_is_one_of_the_same_pass():
-    class HalfBroken:
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, index):
-            if index == 0:
-                raise SyntaxError("broken PNG file")
-            return {"image": Image.new("L", (30, 16)), "text": "good"}
-
-    chunks = LineChunks([Source(HalfBroken())], processor(), lines_per_chunk=2, batches_per_chunk=1)
+    found = Rows([SyntaxError("broken PNG file"), {"image": Image.new("L", (30, 16)), "text": "good"}])
+    chunks = LineChunks([Source(found)], processor(), lines_per_chunk=2, batches_per_chunk=1)
     for chunk in range(8):
         assert texts(chunks[chunk], chunks.processor.tokenizer) == ["good"] * 2
 
