@@ -1,6 +1,7 @@
 """Training checkpoints: written beside, then renamed; exact on resume. Safetensors and JSON, no pickle."""
 
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -22,17 +23,20 @@ def save_checkpoint(
     scheduler: Any,
     progress: dict[str, Any],
     random_states: list[dict[str, Any]],
+    origin: dict[str, Any],
     keep: int = 2,
 ) -> Path:
     """Writes `folder/checkpoint-STEP` and removes all but the newest `keep`.
 
-    A crash while writing leaves the older checkpoints whole: the files go to a temporary folder that is renamed last.
+    A crash while writing, of the machine too, leaves the older checkpoints whole: the files go to a temporary folder
+    that is renamed when they have reached the disk.
 
     Args:
         step: optimizer steps done.
         model, average: the trained weights and their moving average.
         progress: further JSON values to have again after a resume.
         random_states: of `random_state`, one for each process, in the order of their ranks.
+        origin: JSON values on which the steps to come depend; whoever goes on must have the same.
         keep: checkpoints that stay.
 
     Raises:
@@ -65,10 +69,14 @@ def save_checkpoint(
             "optimizer": settings,
             "random": [{name: value for name, value in state.items() if name != "arrays"} for state in random_states],
             "progress": progress,
+            "origin": origin,
         }
         (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
+        for path in (*partial.iterdir(), partial):
+            _to_disk(path)
         partial.rename(target)
+        _to_disk(folder)
     except Exception as error:  # a full disk comes as OSError, or as an error of safetensors
         shutil.rmtree(partial, ignore_errors=True)
         older = list_checkpoints(folder)
@@ -93,16 +101,20 @@ def load_checkpoint(
     average: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
+    origin: dict[str, Any],
     rank: int = 0,
     world: int = 1,
 ) -> tuple[int, dict[str, Any]]:
     """Puts everything back, the random states of process `rank` of `world` included.
 
+    Args:
+        origin: as for `save_checkpoint`.
+
     Returns:
         The optimizer steps done, and the `progress` that was saved.
 
     Raises:
-        ValueError: another number of processes wrote it.
+        ValueError: another number of processes wrote it, or a run of another origin.
     """
     checkpoint = Path(checkpoint)
     state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
@@ -110,6 +122,17 @@ def load_checkpoint(
         raise ValueError(
             f"{checkpoint}: was written by {len(state['random'])} processes, now there are {world}, which would read "
             "other batches. Resume with as many as before, or begin anew in another folder."
+        )
+    written, now = state["origin"], json.loads(json.dumps(origin))
+    others = [
+        f"{name} {written.get(name)!r}, now {now.get(name)!r}"
+        for name in sorted({*written, *now})
+        if written.get(name) != now.get(name)
+    ]
+    if others:
+        raise ValueError(
+            f"{checkpoint}: was written by another run: {'; '.join(others)}. Give the same settings to go on with it, "
+            "or another folder to begin anew; it may begin with the weights of this one."
         )
     model.load_state_dict(load_file(checkpoint / "model.safetensors"))
     average.load_state_dict(load_file(checkpoint / "average.safetensors"))
@@ -119,6 +142,16 @@ def load_checkpoint(
     own = {name.split(".", 1)[1]: tensor.numpy() for name, tensor in tensors.items() if name.startswith(f"{rank}.")}
     _set_random_state({**state["random"][rank], "arrays": own})
     return state["step"], state["progress"]
+
+
+def _to_disk(path: Path) -> None:
+    """A file or, where the system can open them, a folder: a rename may be on the disk before what was renamed."""
+    if path.is_file() or hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def random_state() -> dict[str, Any]:

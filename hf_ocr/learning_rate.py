@@ -39,7 +39,7 @@ def sweep_learning_rates(
     lowest: float = 1e-6,
     highest: float = 1e-1,
     steps: int = 100,
-    mixed_precision: str = "no",
+    mixed_precision: str | None = None,
 ) -> Sweep:
     """Train a copy of the model with a rate that rises from step to step, until the loss runs away.
 
@@ -48,7 +48,7 @@ def sweep_learning_rates(
         batches: at least `steps` of them.
         lowest, highest: first and last rate, in equal ratios.
         steps: between them.
-        mixed_precision: "no", "bf16" or "fp16", as the training will have it.
+        mixed_precision: as `TrainingConfig` has it.
 
     Raises:
         ValueError: fewer batches than steps, or a loss that is not finite at the lowest rates.

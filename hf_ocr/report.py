@@ -248,7 +248,7 @@ def draw_curves(log: str | os.PathLike[str], target: str | os.PathLike[str]) -> 
     losses.set(xlabel="step", ylabel="loss, mean since the last evaluation", yscale="log")
     for name in (name for name in entries[-1] if name.endswith("_cer")):
         rates.plot(steps, [100 * entry[name] for entry in entries], marker=".", label=name.removesuffix("_cer"))
-    rates.set(xlabel="step", ylabel="CER ignoring case, %")
+    rates.set(xlabel="step", ylabel="CER, %")
     rates.set_yscale("symlog", linthresh=0.1)  # a rate may be 0
     rates.legend()
     picture.savefig(target)

@@ -3,9 +3,10 @@
 import json
 import math
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -22,7 +23,12 @@ from hf_ocr.data.batches import ChunkSequence, LineChunks
 from hf_ocr.distillation import Teacher
 from hf_ocr.evaluation import Report, predict, report_on
 
+LOG = "log.jsonl"
 MAX_BAD_BATCHES = 10
+METRICS = ("exact", "cer", "cer_ignoring_case", "wer")
+# Settings that no weights depend on.
+FREE = ("output_dir", "eval_steps", "save_steps", "save_total_limit", "early_stopping_patience",
+        "dataloader_num_workers", "report_to")  # fmt: skip
 UNSUPPORTED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
@@ -44,11 +50,13 @@ class TrainingConfig:
             the first steps, or a short run would mostly keep what it began with.
         distillation_weight: of the loss against a teacher, beside that against the labels.
         freeze_steps: in this many first steps only the vocabulary layers learn, for a head that is new.
-        mixed_precision: "no", "bf16" or "fp16".
+        mixed_precision: "no", "bf16" or "fp16"; None: as accelerate is configured.
         gradient_checkpointing: compute layers again in the backward pass instead of keeping what they gave: less
             memory, more time.
         eval_steps, save_steps: steps between evaluations and checkpoints.
         save_total_limit: checkpoints that stay.
+        metric_for_best_model: of the first validation set, which says what weights are the best: an error rate, or the
+            share of lines read exactly.
         early_stopping_patience: stop after this many evaluations in a row without a better one; None: never.
         dataloader_num_workers: processes that prepare chunks, for each process that trains.
         report_to: trackers of accelerate, "tensorboard" for one; None: the log alone.
@@ -66,11 +74,12 @@ class TrainingConfig:
     average_decay: float = 0.999
     distillation_weight: float = 1.0
     freeze_steps: int = 0
-    mixed_precision: str = "no"
+    mixed_precision: str | None = None
     gradient_checkpointing: bool = False
     eval_steps: int = 500
     save_steps: int = 500
     save_total_limit: int = 2
+    metric_for_best_model: Literal["cer", "cer_ignoring_case", "wer", "exact"] = "cer"
     early_stopping_patience: int | None = None
     dataloader_num_workers: int = 0
     report_to: str | None = None
@@ -87,19 +96,22 @@ def train(
 ) -> torch.nn.Module:
     """Trains a recognizer and writes checkpoints; goes on from the newest one in `config.output_dir`.
 
-    A step is the mean over the lines of all its batches in all processes, whatever their sizes.
+    A step is the mean over the lines of all its batches in all processes, whatever their sizes. A run goes on with the
+    settings, weights and lines that it began with, for with others it would end as neither of both; those named in FREE
+    may change.
 
     Args:
         model: a recognizer; `forward(**batch)` gives `.loss`, the mean over the lines it does not skip.
         processor: saved beside the weights.
         chunks: the data; `rank` and `world` must be this process's.
         evaluate_average: called in every process with the averaged weights, every `eval_steps`; gives a report for each
-            validation set (`evaluate_in_all_processes`). The first set decides which weights are the best, by its CER.
+            validation set (`evaluate_in_all_processes`). The first set decides which weights are the best.
         teacher: an earlier model, against forgetting; None: the labels alone.
 
     Raises:
-        ValueError: a `save_total_limit` below 1, a configuration of accelerate that splits the weights, gradient
-            checkpointing of a model without layers for it, or a loss that stays not finite.
+        ValueError: a `save_total_limit` below 1, an unknown schedule or metric, chunks of another process, checkpoints
+            of another run, a configuration of accelerate that splits the weights, gradient checkpointing of a model
+            without layers for it, or a loss that stays not finite.
 
     Returns:
         The averaged model, also saved with its processor in `output_dir/final`; the best one, where there is an
@@ -110,6 +122,8 @@ def train(
             f"save_total_limit is {config.save_total_limit}, expected at least 1: a run goes on from its newest "
             "checkpoint."
         )
+    if config.metric_for_best_model not in METRICS:
+        raise ValueError(f"metric_for_best_model is {config.metric_for_best_model!r}, expected one of {METRICS}.")
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, log_with=config.report_to, project_dir=config.output_dir
     )
@@ -119,6 +133,12 @@ def train(
             "weights in each process; the moving average and the checkpoints here need all of them. These models fit "
             "on any device: choose plain data parallelism (distributed_type: MULTI_GPU) in `accelerate config`."
         )
+    place = accelerator.process_index, accelerator.num_processes
+    if (chunks.rank, chunks.world) != place:
+        raise ValueError(
+            f"the chunks are those of process {chunks.rank} of {chunks.world}, this is process {place[0]} of "
+            f"{place[1]}: it would learn other lines than it should. Make them with this rank and world."
+        )
     if config.gradient_checkpointing:
         if not getattr(model, "supports_gradient_checkpointing", False):
             raise ValueError(
@@ -127,6 +147,7 @@ def train(
             )
         cast(PreTrainedModel, model).gradient_checkpointing_enable()
     set_seed(config.seed)
+    origin = _origin(model, chunks, config, teacher) | {"mixed_precision": accelerator.mixed_precision}
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     average = AveragedModel(model, multi_avg_fn=_moving_average(config.average_decay), use_buffers=True)
@@ -142,10 +163,11 @@ def train(
     step = 0
     progress: dict[str, Any] = {"seconds": 0.0, "lines": 0, "skipped": 0, "bad_batches": 0}
     progress |= {"best": None, "evaluations_since_best": 0}
+    losses: list[float] = []
     if checkpoints := list_checkpoints(output):
-        step, saved = load_checkpoint(
-            checkpoints[-1], model, average, optimizer, scheduler, accelerator.process_index, accelerator.num_processes
-        )
+        step, saved = load_checkpoint(checkpoints[-1], model, average, optimizer, scheduler, origin, *place)
+        accelerator.print(f"goes on from {checkpoints[-1]}, of {config.max_steps} steps")
+        losses = saved.pop("losses")
         if accelerator.scaler is not None:
             accelerator.scaler.load_state_dict(saved.pop("scaler"))
         progress |= saved
@@ -153,8 +175,9 @@ def train(
     read = (step + progress["bad_batches"]) * config.gradient_accumulation_steps
     batches = _batches_from(chunks, read, config.dataloader_num_workers)
     bar = tqdm(total=config.max_steps, initial=step, disable=None if accelerator.is_main_process else True)
+    if accelerator.is_main_process:
+        _shorten_log(output / LOG, step)
     model.train()
-    losses: list[float] = []
     in_a_row = 0
     patience = math.inf if config.early_stopping_patience is None else config.early_stopping_patience
     while step < config.max_steps and progress["evaluations_since_best"] < patience:
@@ -183,7 +206,11 @@ def train(
         # One bad batch must reach neither the weights nor the running statistics; a row of them means that the run
         # itself has gone wrong. The norm is the same in every process, so that all of them leave the batch out.
         finite = math.isfinite(float(norm))
-        in_a_row = 0 if finite else in_a_row + 1
+        scale = 1.0 if accelerator.scaler is None else accelerator.scaler.get_scale()
+        if finite:
+            in_a_row = 0
+        elif scale <= 1 or not math.isfinite(total_loss):  # else it is the scale of fp16 that is too large yet
+            in_a_row += 1
         if in_a_row == MAX_BAD_BATCHES:
             raise ValueError(
                 f"step {step}: loss {total_loss / max(total_counted, 1)}, gradient norm {float(norm)}, not finite for "
@@ -214,7 +241,7 @@ def train(
         if evaluate_average is not None and (step % config.eval_steps == 0 or last):
             broadcast(list(average.module.buffers()))  # batch norms of each process have seen its own lines
             figures = _figures(evaluate_average(average.module))
-            _note_best(progress, figures)
+            _note_best(progress, figures, config.metric_for_best_model)
             entry = {
                 "step": step,
                 **{name: value for name, value in progress.items() if name != "evaluations_since_best"},
@@ -226,7 +253,7 @@ def train(
             if accelerator.is_main_process:
                 if progress["evaluations_since_best"] == 0:
                     _save_model(average.module, processor, output / "best")
-                with (output / "log.jsonl").open("a", encoding="utf-8") as log:
+                with (output / LOG).open("a", encoding="utf-8") as log:
                     log.write(json.dumps(entry) + "\n")
             if trackers:
                 accelerator.log(entry, step)
@@ -237,8 +264,8 @@ def train(
             if accelerator.is_main_process:
                 scaler = {} if accelerator.scaler is None else {"scaler": accelerator.scaler.state_dict()}
                 save_checkpoint(
-                    output, step, model, average, optimizer, scheduler, progress | scaler, states,
-                    config.save_total_limit,
+                    output, step, model, average, optimizer, scheduler, progress | scaler | {"losses": losses}, states,
+                    origin, config.save_total_limit,
                 )  # fmt: skip
     bar.close()
     if accelerator.is_main_process:
@@ -264,6 +291,35 @@ def evaluate_in_all_processes(
     return report_on(sorted(gather_object(placed), key=lambda prediction: prediction.index), seed)
 
 
+def _origin(
+    model: torch.nn.Module, chunks: LineChunks | ChunkSequence, config: TrainingConfig, teacher: Teacher | None
+) -> dict[str, Any]:
+    """All on which the weights of a run depend, of large things a checksum."""
+    return {
+        **{name: value for name, value in asdict(config).items() if name not in FREE},
+        **chunks.origin,
+        "first weights": _checksum(model),
+        "weights of the teacher": None if teacher is None else _checksum(teacher.model),
+    }
+
+
+def _checksum(model: torch.nn.Module) -> int:
+    checksum = 0
+    for tensor in model.state_dict().values():
+        checksum = zlib.crc32(tensor.detach().cpu().flatten().view(torch.uint8).numpy(), checksum)
+    return checksum
+
+
+def _shorten_log(log: Path, step: int) -> None:
+    """A run that goes on writes the entries behind its checkpoint again."""
+    if log.exists():
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        log.write_text(
+            "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step),
+            encoding="utf-8",
+        )
+
+
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Of lists of tensors, in place; after n steps the decay is at most (1 + n) / (10 + n)."""
 
@@ -274,18 +330,18 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 def _figures(reports: dict[str, Report]) -> dict[str, float]:
-    figures = {}
+    figures: dict[str, float] = {}
     for name, report in reports.items():
-        figures[f"{name}_exact"] = round(report.exact.value, 4)
-        figures[f"{name}_cer"] = round(report.cer_ignoring_case.value, 4)
-        figures[f"{name}_wer"] = round(report.wer.value, 4)
+        figures |= {f"{name}_{metric}": round(report.figures[metric], 4) for metric in METRICS}
     return figures
 
 
-def _note_best(progress: dict[str, Any], figures: dict[str, float]) -> None:
-    error_rate = next(value for name, value in figures.items() if name.endswith("_cer"))
-    if progress["best"] is None or error_rate < progress["best"]:
-        progress["best"], progress["evaluations_since_best"] = error_rate, 0
+def _note_best(progress: dict[str, Any], figures: dict[str, float], metric: str) -> None:
+    """The first set's."""
+    value = next(value for name, value in figures.items() if name.endswith(f"_{metric}"))
+    sign = -1 if metric == "exact" else 1
+    if progress["best"] is None or sign * value < sign * progress["best"]:
+        progress["best"], progress["evaluations_since_best"] = value, 0
     else:
         progress["evaluations_since_best"] += 1
 

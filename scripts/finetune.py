@@ -10,9 +10,9 @@ folder of pairs line.png and line.gt.txt. Images without a text are left out, or
 looked at first (as `hf-ocr inspect` does), and what would make training wrong stops the run.
 
 A run that was stopped, in whatever way, goes on from its last checkpoint when the same command is given again, and ends
-with the same weights. OUTPUT_DIR/best holds the model that read the validation lines best: load it with
-`pipeline("image-to-text", model="OUTPUT_DIR/best")`. Beside it lie the record of the run (NAME.json), the card rendered
-from it, the curves, and the worst lines with their images.
+with the same weights; with other settings or lines it is refused. OUTPUT_DIR/best holds the model that read the
+validation lines best: load it with `pipeline("image-to-text", model="OUTPUT_DIR/best")`. Beside it lie the record of
+the run (NAME.json), the card rendered from it, the curves, and the worst lines with their images.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import json
 import math
 import shutil
 import sys
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -44,7 +45,7 @@ from hf_ocr.cli.inspect import report as inspection_lines
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.data.inspection import inspect_lines
-from hf_ocr.data.lines import read_lines
+from hf_ocr.data.lines import read_lines, readable_lines, split_lines
 from hf_ocr.distillation import Teacher, read_with_teacher
 from hf_ocr.encoder_decoder import decoder_positions, load_recognizer
 from hf_ocr.evaluation import Report
@@ -142,7 +143,10 @@ class TrainingArguments:
             "try 1"
         },
     )
-    mixed_precision: str = field(default="no", metadata={"choices": ["no", "bf16", "fp16"]})
+    mixed_precision: str | None = field(
+        default=None,
+        metadata={"help": "instead of what accelerate is configured for", "choices": ["no", "bf16", "fp16"]},
+    )
     gradient_checkpointing: bool = field(
         default=False,
         metadata={"help": "compute layers again instead of keeping their results: less memory, more time"},
@@ -150,6 +154,13 @@ class TrainingArguments:
     eval_steps: int = 200
     save_steps: int = 200
     save_total_limit: int = 2
+    metric_for_best_model: str = field(
+        default="cer",
+        metadata={
+            "help": "of the validation lines, which chooses the best weights",
+            "choices": ["cer", "cer_ignoring_case", "wer", "exact"],
+        },
+    )
     early_stopping_patience: int | None = None
     dataloader_num_workers: int = 1
     find_learning_rate: bool = field(
@@ -162,6 +173,10 @@ class TrainingArguments:
 def files_of(data: DataArguments) -> dict[str, Any]:
     """The settings that name files, those that are given."""
     return {name: value for name, value in vars(data).items() if name.endswith("_file") and value}
+
+
+def has_text(text: str | None) -> bool:
+    return text is not None
 
 
 def fingerprints(files: Iterable[str]) -> tuple[DataFile, ...]:
@@ -190,27 +205,34 @@ def main() -> None:
         logging.disable_progress_bar()
         disable_progress_bars()
 
-    def lines(source: list[str] | None, unlabelled: bool = False) -> Dataset | None:
-        names = data.image_column_name, data.text_column_name
-        return source and read_lines(source, *names, unlabelled=unlabelled)
+    def lines(files: list[str] | None) -> Dataset | None:
+        return files and read_lines(files, data.image_column_name, data.text_column_name, unlabelled=True)
+
+    def measurable(name: str, files: list[str] | None) -> Dataset | None:
+        if (given := lines(files)) is None:
+            return None
+        rows = readable_lines(given.filter(has_text, input_columns="text"))
+        if len(rows) < len(given):
+            say(f"{len(given) - len(rows):,} {name} lines are left out: no text or a broken image, see hf-ocr inspect")
+        if not len(rows):
+            raise ValueError(f"{files}: no {name} line has both a text and an image. Give others.")
+        return rows
 
     teacher_model = model_arguments.teacher_model
-    try:
-        given = lines(data.train_file, unlabelled=teacher_model is not None)
-        validation, test = lines(data.validation_file), lines(data.test_file)
-        replay, old_test = lines(data.replay_file), lines(data.old_test_file)
-        training_lines = given.filter(lambda text: text is not None, input_columns="text")
-        unlabelled = given.filter(lambda text: text is None, input_columns="text")
-        if validation is None:
-            parts = training_lines.train_test_split(data.validation_split, seed=training.seed)
-            training_lines, validation = parts["train"], parts["test"]
-
-        torch.manual_seed(training.seed)
-        model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
-    except (ValueError, OSError, ImportError) as error:  # they say what is wrong; where it was raised helps nobody
-        raise SystemExit(f"finetune.py: {error}") from error
-    if not len(validation):
-        raise SystemExit("finetune.py: no training line has a text to validate on. Give --validation_file.")
+    given = lines(data.train_file)
+    validation, test = measurable("validation", data.validation_file), measurable("test", data.test_file)
+    old_test = measurable("old test", data.old_test_file)
+    replay = lines(data.replay_file)
+    replay = replay and replay.filter(has_text, input_columns="text")
+    training_lines = given.filter(has_text, input_columns="text")
+    unlabelled = given.filter(lambda text: text is None, input_columns="text")
+    if validation is None:
+        if not len(training_lines):
+            raise ValueError("no training line has a text to validate on. Give --validation_file.")
+        training_lines, held_back = split_lines(training_lines, data.validation_split, training.seed)
+        validation = readable_lines(held_back)
+    torch.manual_seed(training.seed)
+    model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
     num_labelled = len(training_lines)
     if teacher_model is not None and len(unlabelled):
         grown = [] if model_arguments.alphabet == "fail" else training_lines["text"]
@@ -219,15 +241,15 @@ def main() -> None:
         say(f"{len(unlabelled):,} training lines without text, of which the teacher is sure of {len(read):,}")
         training_lines = concatenate_datasets([training_lines, read])
     elif teacher_model is not None and not training.distillation_weight:
-        raise SystemExit(
+        raise ValueError(
             f"--teacher_model {teacher_model} has nothing to teach: all training lines have a text. Add lines without, "
             "or let its logits be learnt with --distillation_weight 1."
         )
     elif len(unlabelled):
         say(f"{len(unlabelled):,} training lines have no text and are left out: a --teacher_model would read them")
     if not len(training_lines):
-        raise SystemExit(
-            "finetune.py: there is nothing to learn: no training line has a text, and no teacher was sure of one. Give "
+        raise ValueError(
+            "there is nothing to learn: no training line has a text, and no teacher was sure of one. Give "
             "texts, or a --teacher_model, or a lower --teacher_min_score."
         )
     if state.is_main_process:
@@ -246,9 +268,14 @@ def main() -> None:
         model.config.invalid_labels, model.config.empty_labels = "skip", "blank"
 
     change = None if data.augmentation == "none" else partial(augment, kind=data.augmentation)
-    sources = [Source(training_lines, 1 - (data.replay_share if replay is not None else 0), change)]
+
+    def source(rows: Dataset, share: float) -> Source:
+        texts = zlib.crc32("\n".join(text or "" for text in rows["text"]).encode())
+        return Source(rows, share, change, f"{texts}, augmentation {data.augmentation}")
+
+    sources = [source(training_lines, 1 - (data.replay_share if replay is not None else 0))]
     if replay is not None:
-        sources.append(Source(replay, data.replay_share, change))
+        sources.append(source(replay, data.replay_share))
     chunks = LineChunks(
         sources,
         processor,
@@ -369,4 +396,7 @@ def write_record(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError, ImportError) as error:  # they say what is wrong; where it was raised helps nobody
+        raise SystemExit(f"finetune.py: {error}") from error

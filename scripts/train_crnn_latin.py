@@ -262,6 +262,7 @@ def main() -> None:
         mixed_precision="bf16",
         eval_steps=arguments.eval_steps,
         save_steps=arguments.eval_steps,
+        metric_for_best_model="cer_ignoring_case",  # the capitals of a label may be another's than the print's
         dataloader_num_workers=arguments.num_workers,
         seed=arguments.seed,
     )

@@ -215,6 +215,46 @@ def test_settings_may_lie_in_a_file(folder, tmp_path):
     assert (tmp_path / "run" / "best" / "model.safetensors").exists()
 
 
+def test_lines_that_cannot_be_measured_are_left_out(folder, tmp_path):
+    """They stop neither the run nor an evaluation of it."""
+    files = {}
+    for name in ("validation", "test"):
+        files[f"{name}_file"] = lines = shutil.copytree(folder / name, tmp_path / name)
+        (lines / "cat.png").write_bytes((lines / "cat.png").read_bytes()[:60])
+        (lines / "noon.gt.txt").unlink()
+    said = run(folder, tmp_path / "run", max_steps=2, eval_steps=1, **files)
+    for name in ("validation", "test"):
+        assert f"2 {name} lines are left out" in said
+    record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert [result["report"]["num_lines"] for result in record["results"]] == [5, 5]
+
+
+def test_equal_images_and_images_without_a_text_stop_no_run(folder, tmp_path):
+    lines = shutil.copytree(folder / "train", tmp_path / "lines")
+    for word in WORDS:
+        for suffix in (".png", ".gt.txt"):
+            shutil.copy(lines / f"{word}{suffix}", lines / f"{word}-again{suffix}")
+    (lines / "cat.gt.txt").unlink()
+    words = command(folder, tmp_path / "run", max_steps=2, eval_steps=2, train_file=lines, validation_split=0.4)
+    place = words.index("--validation_file")
+    del words[place : place + 2]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "1 training lines have no text and are left out" in done.stdout
+
+
+def test_accelerate_says_the_precision_and_other_lines_begin_another_run(folder, tmp_path):
+    words = command(folder, tmp_path / "run", max_steps=2, save_steps=2)
+    words[words.index("--mixed_precision") + 1] = "bf16"
+    subprocess.run(words, env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
+    state = json.loads((tmp_path / "run" / "checkpoint-2" / "state.json").read_text())
+    assert state["origin"]["mixed_precision"] == "bf16"
+    lines = shutil.copytree(folder / "train", tmp_path / "lines")
+    (lines / "cat.gt.txt").write_text("bat", encoding="utf-8")
+    refused = refuse(folder, tmp_path / "run", max_steps=2, train_file=lines, mixed_precision="bf16")
+    assert "checkpoint-2: was written by another run: sources [[13, 1, " in refused.stderr
+
+
 @pytest.mark.parametrize("name", ["train_file", "model_name_or_path"])
 def test_what_cannot_be_loaded_is_said(folder, tmp_path, name):
     missing = tmp_path / "nowhere"

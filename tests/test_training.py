@@ -2,7 +2,10 @@
 
 import copy
 import json
+import os
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from tiny_training import parts, settings
 
 from hf_ocr.checkpointing import list_checkpoints, random_state, save_checkpoint
 from hf_ocr.data.batches import LineChunks, Source
+from hf_ocr.distillation import Teacher
 from hf_ocr.evaluation import Prediction, evaluate, report_on
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
@@ -29,7 +33,8 @@ def test_it_logs_what_the_average_reads_and_saves_it(tmp_path):
     average = train(model, processor, chunks, settings(tmp_path, eval_steps=6), validate)
     entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in entries] == [6, 12]
-    assert [entry["words_cer"] for entry in entries] == [round(r.cer_ignoring_case.value, 4) for r in measured]
+    for name in ("exact", "cer", "cer_ignoring_case", "wer"):
+        assert [entry[f"words_{name}"] for entry in entries] == [round(r.figures[name], 4) for r in measured]
     assert entries[-1]["lines"] == 12 * 8
     loaded = CrnnForTextRecognition.from_pretrained(tmp_path / "final")
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), average.parameters(), strict=True))
@@ -84,8 +89,107 @@ def test_a_crash_while_saving_leaves_the_older_checkpoint(tmp_path):
 
     optimizer = torch.optim.AdamW(model.parameters())
     with pytest.raises(OSError, match=r"checkpoint-16: .* \(No space left on device\).* goes on from .*checkpoint-12"):
-        save_checkpoint(tmp_path, 16, model, model, optimizer, Unwritable(), {}, [random_state()])
+        save_checkpoint(tmp_path, 16, model, model, optimizer, Unwritable(), {}, [random_state()], {})
     assert [path.name for path in list_checkpoints(tmp_path)] == before
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """A rename may survive a loss of power that what was renamed does not."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    train(*parts()[:3], settings(tmp_path, max_steps=4))
+    (checkpoint,) = list_checkpoints(tmp_path)
+    partial = tmp_path / ".partial-4"
+    assert {path.name for path in synced if path.parent == partial} == {path.name for path in checkpoint.iterdir()}
+    assert synced[-2:] == [partial, tmp_path]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["learning_rate", "max_steps", "metric_for_best_model", "lines", "augmentation", "alphabet", "weights", "teacher"],
+)
+def test_another_run_does_not_go_on_with_these_checkpoints(tmp_path, change):
+    """It would end as neither of both, without a word."""
+    train(*parts()[:3], settings(tmp_path, max_steps=4))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint-4").iterdir()}
+    model, processor, chunks, rows = parts()
+    values, teacher = {"max_steps": 4}, None
+    others = {"learning_rate": 1e-4, "max_steps": 8, "metric_for_best_model": "wer"}
+    if change in others:
+        values[change] = others[change]
+    if change == "lines":
+        chunks.sources = [Source(rows[:-1])]
+    elif change == "augmentation":
+        chunks.sources = [replace(chunks.sources[0], origin="another")]
+    elif change == "alphabet":
+        chunks.alphabet = chunks.alphabet - {"a"}
+    elif change == "weights":
+        model.classifier.bias.data[0] += 1
+    elif change == "teacher":
+        teacher = Teacher(parts()[0], processor, processor)
+    named = {"lines": "sources", "augmentation": "sources", "weights": "first weights"}.get(change, change)
+    with pytest.raises(ValueError, match=rf"checkpoint-4: was written by another run: .*{named}.*another folder"):
+        train(model, processor, chunks, settings(tmp_path, **values), None, teacher)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "checkpoint-4").iterdir()}
+
+
+def test_what_no_weights_depend_on_may_change(tmp_path, capsys):
+    train(*parts()[:3], settings(tmp_path, save_steps=8))
+    shutil.rmtree(tmp_path / "checkpoint-12")
+    free = {"eval_steps": 3, "save_steps": 2, "save_total_limit": 9, "early_stopping_patience": 5}
+    train(*parts()[:3], settings(tmp_path, **free, dataloader_num_workers=1))
+    assert f"goes on from {tmp_path / 'checkpoint-8'}, of 12 steps" in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_logs_what_the_whole_one_does(tmp_path):
+    """The loss is the mean since the last evaluation, whenever the run was stopped; nothing is logged twice."""
+
+    def logged(folder):
+        entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        return [{**entry, "seconds": None} for entry in entries]
+
+    def run(folder, **kwargs):
+        model, processor, chunks, rows = parts()
+        values = settings(folder, eval_steps=6, **kwargs)
+        train(model, processor, chunks, values, lambda average: {"words": evaluate(average, processor, rows)})
+
+    run(tmp_path / "whole")
+    run(tmp_path / "parts")
+    shutil.rmtree(tmp_path / "parts" / "checkpoint-12")
+    with (tmp_path / "parts" / "log.jsonl").open("a") as log:
+        log.write('{"step": 1')  # killed as it wrote
+    run(tmp_path / "parts")
+    assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
+
+
+def test_chunks_of_another_process_are_refused(tmp_path):
+    model, processor, chunks, _ = parts()
+    chunks.rank, chunks.world = 1, 2
+    with pytest.raises(ValueError, match="process 1 of 2, this is process 0 of 1"):
+        train(model, processor, chunks, settings(tmp_path))
+
+
+@pytest.mark.parametrize(("metric", "best"), [("cer", 1), ("cer_ignoring_case", 2), ("exact", 2), ("wer", 0)])
+def test_the_best_is_what_the_metric_says(tmp_path, metric, best):
+    model, processor, chunks, _ = parts()
+    readings = [("abcd", "x"), ("abcx", "yz"), ("ABCD", "yz")]
+    seen = []
+
+    def validate(average):
+        seen.append(copy.deepcopy(average.state_dict()))
+        read = readings[len(seen) - 1]
+        lines = zip(read, ("abcd", "yz"), strict=True)
+        return {"words": report_on([Prediction(0, label, text, 1.0, 40, 10) for text, label in lines])}
+
+    values = settings(tmp_path, max_steps=6, eval_steps=2, metric_for_best_model=metric)
+    train(model, processor, chunks, values, validate)
+    found = CrnnForTextRecognition.from_pretrained(tmp_path / "best").state_dict()
+    assert all(torch.equal(tensor, seen[best][name]) for name, tensor in found.items())
+
+
+def test_an_unknown_metric_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="metric_for_best_model is 'loss', expected one of"):
+        train(*parts()[:3], settings(tmp_path, metric_for_best_model="loss"))
 
 
 class OneBadBatch(LineChunks):

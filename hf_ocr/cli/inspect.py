@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     for name, source in (("train", options.data), ("validation", options.validation)):
         if source:
             try:
-                rows = read_lines(source, options.image_column, options.text_column)
+                rows = read_lines(source, options.image_column, options.text_column, unlabelled=True)
             except ValueError as error:
                 raise CommandError(str(error)) from error
             splits[name] = rows.cast_column("image", Image(decode=False))

@@ -1,6 +1,7 @@
 """Training batches of lines of like width, as a pure function of (seed, step)."""
 
 import unicodedata
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,11 +25,13 @@ class Source:
         rows: `rows[i]` -> {"image": PIL, "text": str}; drawn in a new random order in each pass.
         share: of the lines of every chunk, relative to the other sources.
         augment: PIL, generator -> PIL; None for images taken as they are.
+        origin: which rows and which augmentation these are, in a way that another run can be compared with.
     """
 
     rows: Any
     share: float = 1.0
     augment: Augment | None = None
+    origin: str = ""
 
 
 class LineChunks(Dataset):
@@ -85,6 +88,17 @@ class LineChunks(Dataset):
         self.shares = shares / shares.sum()
         self.alphabet = frozenset(processor.tokenizer.alphabet)
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """All on which the chunks depend, as JSON values; of the rows their number and `Source.origin`."""
+        return {
+            "alphabet": zlib.crc32("".join(sorted(self.alphabet)).encode()),
+            "sources": [[len(source.rows), source.share, source.origin] for source in self.sources],
+            "data_seed": self.seed,
+            **{name: getattr(self, name) for name in
+               ("lines_per_chunk", "batches_per_chunk", "max_width", "short_chunks")},
+        }  # fmt: skip
+
     def __len__(self) -> int:
         return 2**31
 
@@ -131,7 +145,7 @@ class LineChunks(Dataset):
 class ChunkSequence(Dataset):
     """The chunks of `first` below number `switch`, then those of `second`: a run that ends on another mix.
 
-    Both must have equal `batches_per_chunk`.
+    Both must be of one process, and have equal `batches_per_chunk`.
     """
 
     def __init__(self, first: LineChunks, second: LineChunks, switch: int) -> None:
@@ -144,6 +158,12 @@ class ChunkSequence(Dataset):
         self.second = second
         self.switch = switch
         self.batches_per_chunk = first.batches_per_chunk
+        self.rank, self.world = first.rank, first.world
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """As of `LineChunks`."""
+        return {"first": self.first.origin, "second": self.second.origin, "switch": self.switch}
 
     def __len__(self) -> int:
         return len(self.second)

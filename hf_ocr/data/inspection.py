@@ -118,10 +118,11 @@ def inspect_lines(
                 found.add("unreadable", split, index, str(error))
                 continue
             text = row["text"]
-            if not isinstance(text, str) or not text.strip():
+            if text is None:
+                found.add("unlabelled", split, index, f"{image.width} x {image.height} px")
+                continue
+            if not text.strip():
                 found.add("empty", split, index, repr(text))
-                if not isinstance(text, str):
-                    continue
             composed = unicodedata.normalize("NFC", text)
             if composed != text:
                 found.add("not composed", split, index, repr(text))
@@ -201,6 +202,11 @@ def _findings(found: _Collector, unknown: Counter[str], total: int, alphabet_gro
             severity("too long to decode"),
             "texts with more tokens than the decoder has positions for",
             "Cut such lines into parts; they are left out of the loss.",
+        ),
+        "unlabelled": (
+            "warning",
+            "images that have no text",
+            "They are left out, or read by --teacher_model where there is one.",
         ),
         "empty": (
             severity("empty"),

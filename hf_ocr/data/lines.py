@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image as PilImage
+
+from hf_ocr.models.image_loading import load_image
 
 if TYPE_CHECKING:  # an extra: the command imports this module, and reading needs no data sets
     from datasets import Dataset
@@ -36,7 +44,7 @@ def read_lines(
     Raises:
         ValueError: a missing path, a folder that is none of these, missing columns, or a source without rows.
     """
-    from datasets import Image, concatenate_datasets, load_dataset
+    from datasets import Image, Value, concatenate_datasets, load_dataset
 
     if not isinstance(source, str | Path):
         return concatenate_datasets(
@@ -49,7 +57,9 @@ def read_lines(
         rows = _parquet([path])
     elif parquets := sorted(p for p in path.glob("*.parquet") if p.stem != "metadata"):
         rows = _parquet(parquets)
-    elif any((path / f"metadata.{kind}").exists() for kind in ("csv", "jsonl", "parquet")):
+    elif (table := path / "metadata.csv").exists():
+        rows = _table(table)
+    elif any((path / f"metadata.{kind}").exists() for kind in ("jsonl", "parquet")):
         rows = load_dataset("imagefolder", data_dir=str(path), split="train", drop_labels=True)
     else:
         rows = _pairs(path, unlabelled)
@@ -67,7 +77,50 @@ def read_lines(
         rows = rows.rename_column(text_column, "text")
     if len(rows) == 0:
         raise ValueError(f"{path}: no rows. Expected at least one image with its text.")
-    return rows.cast_column("image", Image())
+    return rows.cast_column("image", Image()).cast_column("text", Value("string"))
+
+
+def split_lines(rows: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Rows to train on and rows held back, drawn at random; those of one and the same image stay together.
+
+    Args:
+        rows: as of `read_lines`.
+        share: of the images to hold back, at least one.
+
+    Raises:
+        ValueError: a share outside (0, 1), or less than two images.
+    """
+    from datasets import Image
+
+    if not 0 < share < 1:
+        raise ValueError(f"the share to hold back is {share}, expected one between 0 and 1.")
+    places = defaultdict(list)
+    for index, image in enumerate(rows.cast_column("image", Image(decode=False))["image"]):
+        encoded = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
+        places[hashlib.sha1(encoded, usedforsecurity=False).digest()].append(index)
+    if len(places) < 2:
+        raise ValueError(f"{len(places)} images cannot be split into two parts. Give lines to validate on.")
+    held_back = max(1, round(share * len(places)))
+    order = np.random.default_rng(seed).permutation(len(places))
+    images = list(places.values())
+    first, second = (
+        rows.select(sorted(index for image in part for index in images[image]))
+        for part in (order[held_back:], order[:held_back])
+    )
+    return first, second
+
+
+def readable_lines(rows: Dataset) -> Dataset:
+    """The rows whose images can be decoded."""
+
+    def readable(index: int) -> bool:
+        try:
+            load_image(rows[index]["image"])
+        except (OSError, ValueError, SyntaxError, PilImage.DecompressionBombError):  # of files that are no images
+            return False
+        return True
+
+    return rows.select([index for index in range(len(rows)) if readable(index)])
 
 
 def _parquet(files: list[Path]) -> Dataset:
@@ -81,6 +134,19 @@ def _parquet(files: list[Path]) -> Dataset:
                 f"{file}: begins with {magic!r}, expected a parquet file. Give a parquet file or a folder."
             )
     return Dataset.from_parquet([str(file) for file in files])
+
+
+def _table(file: Path) -> Dataset:
+    """Not by the loader of datasets, which makes a number of 0017 and nothing of NA."""
+    from datasets import Dataset
+
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        table = csv.DictReader(stream)
+        rows, names = list(table), list(table.fieldnames or ())
+    if "file_name" not in names:
+        raise ValueError(f"{file}: no column 'file_name', it has {names}. Expected the images' names.")
+    columns = {name: [row[name] for row in rows] for name in names}
+    return Dataset.from_dict(columns | {"image": [str(file.parent / row["file_name"]) for row in rows]})
 
 
 def _text(label: Path) -> str:

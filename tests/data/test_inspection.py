@@ -51,7 +51,7 @@ def test_sound_lines_have_no_findings():
         (row("lecterned" * 9, "lct"), "warning", "more characters than their image has frames"),
         (row("ee" * 9, "eeeeeee"), "warning", "more characters than their image has frames"),
         (row(" ", "told"), "warning", "lines without text"),
-        ({"image": SOUND[0]["image"], "text": None}, "warning", "lines without text"),
+        ({"image": SOUND[0]["image"], "text": None}, "warning", "images that have no text"),
         (row("de\u0301co", "déco"), "warning", "not in Unicode normal form C"),
         (row("ﬁ", "fi"), "warning", "presentation forms"),
         (row("to\nld", "told"), "warning", "control or format characters"),

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PilImage
 
-from hf_ocr.data.lines import read_lines
+from hf_ocr.data.lines import read_lines, readable_lines, split_lines
 
 TEXTS = ["one", "zwölf", " two words"]
 
@@ -61,6 +61,46 @@ def test_image_folder(images, kind):
         body = "\n".join(lines) + "\n"
     (folder / f"metadata.{kind}").write_text(body, encoding="utf-8")
     check(read_lines(folder))
+
+
+def test_texts_of_a_table_stay_as_they_are_written(images):
+    """The loader of datasets makes numbers of some and nothing of others."""
+    folder = images[0].parent
+    (folder / "metadata.csv").write_text("file_name,text\n" + "".join(
+        f"{path.name},{text}\n" for path, text in zip(images, ["0017", "NA", ""], strict=True)
+    ))  # fmt: skip
+    assert read_lines(folder)["text"][:] == ["0017", "NA", ""]
+    (folder / "metadata.csv").write_text("image,text\na.png,b\n")
+    with pytest.raises(ValueError, match="no column 'file_name'"):
+        read_lines(folder)
+    (folder / "metadata.csv").unlink()
+    rows = [json.dumps({"file_name": path.name, "text": 17}) for path in images]
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+    assert read_lines(folder)["text"][:] == ["17", "17", "17"]
+
+
+def test_lines_of_one_image_stay_together(tmp_path):
+    for index in range(40):  # ten pictures, four times each
+        PilImage.new("L", (20, 10), index % 10).save(tmp_path / f"{index}.png")
+        (tmp_path / f"{index}.gt.txt").write_text(str(index % 10))
+    rows = read_lines(tmp_path)
+    first, second = split_lines(rows, 0.2, seed=1)
+    assert (len(first), len(second)) == (32, 8)
+    assert not set(first["text"]) & set(second["text"])
+    assert split_lines(rows, 0.2, seed=1)[1]["text"][:] == second["text"][:]
+    assert split_lines(rows, 0.2, seed=2)[1]["text"][:] != second["text"][:]
+    assert len(split_lines(rows, 0.01)[1]) == 4  # never nothing
+    with pytest.raises(ValueError, match="share to hold back is 1"):
+        split_lines(rows, 1)
+    with pytest.raises(ValueError, match="1 images cannot be split"):
+        split_lines(rows.select([0]), 0.5)
+
+
+def test_lines_that_can_be_read(images):
+    images[1].write_bytes(images[1].read_bytes()[:40])
+    for path in images:
+        path.with_name(path.stem + ".gt.txt").write_text(path.stem)
+    assert readable_lines(read_lines(images[0].parent))["text"][:] == ["line 0", "line 2"]
 
 
 def test_pairs(images):
