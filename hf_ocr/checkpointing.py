@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from hf_ocr.sharding import part_like, whole
+
 PREFIX = "checkpoint-"
 
 
@@ -25,8 +27,11 @@ def save_checkpoint(
     random_states: list[dict[str, Any]],
     origin: dict[str, Any],
     keep: int = 2,
+    rank: int = 0,
 ) -> Path:
     """Writes `folder/checkpoint-STEP` and removes all but the newest `keep`.
+
+    Every process calls it, for each may have a part of the weights; process 0 writes.
 
     A crash while writing, of the machine too, leaves the older checkpoints whole: the files go to a temporary folder
     that is renamed when they have reached the disk.
@@ -38,6 +43,7 @@ def save_checkpoint(
         random_states: of `random_state`, one for each process, in the order of their ranks.
         origin: JSON values on which the steps to come depend; whoever goes on must have the same.
         keep: checkpoints that stay.
+        rank: of this process.
 
     Raises:
         OSError: the checkpoint cannot be written; the older ones are as they were.
@@ -45,17 +51,20 @@ def save_checkpoint(
     folder = Path(folder)
     target = folder / f"{PREFIX}{step}"
     partial = folder / f".partial-{step}"
+    moments, settings = _flatten(optimizer.state_dict())
+    weights, moments = ({key: whole(part) for key, part in parts.items()} for parts in (model.state_dict(), moments))
+    if rank:
+        return target
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        moments, settings = _flatten(optimizer.state_dict())
         tensors = {
             f"{rank}.{name}": torch.from_numpy(array)
             for rank, state in enumerate(random_states)
             for name, array in state["arrays"].items()
         }
         for name, content in (
-            ("model", model.state_dict()),
+            ("model", weights),
             ("average", average.state_dict()),
             ("optimizer", moments),
             ("random", tensors),
@@ -134,9 +143,12 @@ def load_checkpoint(
             f"{checkpoint}: was written by another run: {'; '.join(others)}. Give the same settings to go on with it, "
             "or another folder to begin anew; it may begin with the weights of this one."
         )
-    model.load_state_dict(load_file(checkpoint / "model.safetensors"))
+    weights, parts = load_file(checkpoint / "model.safetensors"), model.state_dict()
+    model.load_state_dict({name: part_like(tensor, parts.get(name)) for name, tensor in weights.items()})
     average.load_state_dict(load_file(checkpoint / "average.safetensors"))
     optimizer.load_state_dict(_unflatten(load_file(checkpoint / "optimizer.safetensors"), state["optimizer"]))
+    for parameter, values in optimizer.state.items():
+        values.update({name: part_like(value, parameter) for name, value in values.items() if value.ndim})
     scheduler.load_state_dict(state["scheduler"])
     tensors = load_file(checkpoint / "random.safetensors")
     own = {name.split(".", 1)[1]: tensor.numpy() for name, tensor in tensors.items() if name.startswith(f"{rank}.")}

@@ -22,6 +22,7 @@ from hf_ocr.checkpointing import list_checkpoints, load_checkpoint, random_state
 from hf_ocr.data.batches import ChunkSequence, LineChunks
 from hf_ocr.distillation import Teacher
 from hf_ocr.evaluation import Report, predict, report_on
+from hf_ocr.sharding import set_up_sharding, whole_view
 
 LOG = "log.jsonl"
 MAX_BAD_BATCHES = 10
@@ -29,7 +30,7 @@ METRICS = ("exact", "cer", "cer_ignoring_case", "wer")
 # Settings that no weights depend on.
 FREE = ("output_dir", "eval_steps", "save_steps", "save_total_limit", "early_stopping_patience",
         "dataloader_num_workers", "report_to")  # fmt: skip
-UNSUPPORTED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+UNSUPPORTED = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def train(
 
     Raises:
         ValueError: a `save_total_limit` below 1, an unknown schedule or metric, chunks of another process, checkpoints
-            of another run, a configuration of accelerate that splits the weights, gradient checkpointing of a model
+            of another run, a configuration of accelerate that the loop cannot keep, gradient checkpointing of a model
             without layers for it, or a loss that stays not finite.
 
     Returns:
@@ -129,10 +130,12 @@ def train(
     )
     if accelerator.distributed_type in UNSUPPORTED:
         raise ValueError(
-            f"accelerate is configured for {accelerator.distributed_type.value}, which keeps only a part of the "
-            "weights in each process; the moving average and the checkpoints here need all of them. These models fit "
-            "on any device: choose plain data parallelism (distributed_type: MULTI_GPU) in `accelerate config`."
+            f"accelerate is configured for {accelerator.distributed_type.value}, which has a training loop of its own. "
+            "Choose plain data parallelism (distributed_type: MULTI_GPU) in `accelerate config`, for these models fit "
+            "on any device, or FSDP."
         )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        set_up_sharding(accelerator.state.fsdp_plugin)
     place = accelerator.process_index, accelerator.num_processes
     if (chunks.rank, chunks.world) != place:
         raise ValueError(
@@ -186,7 +189,8 @@ def train(
         for left in reversed(range(config.gradient_accumulation_steps)):
             batch = {name: tensor.to(accelerator.device) for name, tensor in next(batches).items()}
             with accelerator.no_sync(wrapped) if left else nullcontext():
-                outputs = wrapped(**batch)
+                with accelerator.autocast():  # `prepare` sees to it, but not where weights are sharded
+                    outputs = wrapped(**batch)
                 loss = outputs.loss
                 if teacher is not None:
                     loss = loss + config.distillation_weight * teacher.loss(batch, outputs)
@@ -228,7 +232,7 @@ def train(
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-        average.update_parameters(model)
+        average.update_parameters(whole_view(model))
         step += 1
         losses.append(total_loss / max(total_counted, 1))
         progress["lines"] += round(total_lines)
@@ -261,12 +265,11 @@ def train(
             last = last or progress["evaluations_since_best"] >= patience
         if step % config.save_steps == 0 or last:
             states = gather_object([random_state()])
-            if accelerator.is_main_process:
-                scaler = {} if accelerator.scaler is None else {"scaler": accelerator.scaler.state_dict()}
-                save_checkpoint(
-                    output, step, model, average, optimizer, scheduler, progress | scaler | {"losses": losses}, states,
-                    origin, config.save_total_limit,
-                )  # fmt: skip
+            scaler = {} if accelerator.scaler is None else {"scaler": accelerator.scaler.state_dict()}
+            save_checkpoint(
+                output, step, model, average, optimizer, scheduler, progress | scaler | {"losses": losses}, states,
+                origin, config.save_total_limit, accelerator.process_index,
+            )  # fmt: skip
     bar.close()
     if accelerator.is_main_process:
         _save_model(average.module, processor, output / "final")

@@ -45,17 +45,22 @@ def folder(tmp_path_factory):
     return folder
 
 
-def command(folder, output, processes=1, **options):
+def command(folder, output, processes=1, sharded=False, **options):
     values = {
         "model_name_or_path": folder / "tiny", "train_file": folder / "train", "validation_file": folder / "validation",
         "output_dir": output, "max_steps": STEPS, "per_device_train_batch_size": 2, "eval_steps": 8, "save_steps": 4,
     }  # fmt: skip
     arguments = [str(part) for name, value in (values | options).items() for part in (f"--{name}", value)]
     # accelerate 1.15 starts a single process with --cpu; this is how two come about on a CPU.
-    several = ["--multi_gpu"] if processes > 1 else ["--cpu"]
+    several = ["--use_fsdp"] if sharded else ["--multi_gpu"] if processes > 1 else ["--cpu"]
     launch = ["-m", "accelerate.commands.launch", *several, "--num_processes", str(processes), "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    return [sys.executable, *launch, str(ROOT / "scripts" / "finetune.py"), *arguments]
+    starter = []
+    if sharded:  # as `accelerate config` proposes it, save for the loading
+        launch += ["--fsdp_version", "2", "--fsdp_cpu_ram_efficient_loading", "false"]
+        launch += ["--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
+        starter = [str(ROOT / "tests" / "fsdp_on_cpus.py")]
+    return [sys.executable, *launch, *starter, str(ROOT / "scripts" / "finetune.py"), *arguments]
 
 
 ENVIRONMENT = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
@@ -79,11 +84,11 @@ def refuse(folder, output, **options):
     return done
 
 
-def kill_at(folder, output, processes, step):
+def kill_at(folder, output, processes, step, **options):
     """Start, and kill every process at once as soon as the checkpoint of this step is there."""
     process = subprocess.Popen(
-        command(folder, output, processes), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        command(folder, output, processes, **options), env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     limit = time.monotonic() + 200
     while not (output / f"checkpoint-{step}").exists():
@@ -100,17 +105,28 @@ def log(output):
     return {entry["step"]: {**entry, "seconds": None} for entry in entries}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_run_ends_with_the_same_losses_and_weights(folder, tmp_path, processes):
+@pytest.mark.parametrize(("processes", "sharded"), [(1, False), (2, False), (2, True)])
+def test_a_killed_run_ends_with_the_same_losses_and_weights(folder, tmp_path, processes, sharded):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    said = run(folder, whole, processes)
+    said = run(folder, whole, processes, sharded=sharded)
     assert f"{processes} process" in said
     for step in (4, 12):
-        kill_at(folder, parts, processes, step)
-    run(folder, parts, processes)
+        kill_at(folder, parts, processes, step, sharded=sharded)
+    run(folder, parts, processes, sharded=sharded)
     a, b = load_file(whole / "final" / "model.safetensors"), load_file(parts / "final" / "model.safetensors")
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
     assert log(whole)[STEPS] == log(parts)[STEPS]
+
+
+def test_sharded_weights_learn_what_whole_ones_do(folder, tmp_path):
+    options = {"max_steps": 8, "gradient_accumulation_steps": 2, "freeze_steps": 2, "mixed_precision": "bf16"}
+    run(folder, tmp_path / "sharded", 2, sharded=True, **options)
+    run(folder, tmp_path / "replicated", 2, **options)
+    a, b = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("sharded", "replicated"))
+    before = load_file(folder / "tiny" / "model.safetensors")
+    for name, tensor in a.items():
+        assert torch.allclose(tensor, b[name], atol=1e-4), name
+        assert "weight" not in name or (tensor - before[name]).abs().max() > 1e-3, name
 
 
 def test_two_processes_share_the_lines_and_count_each_once(folder, tmp_path):

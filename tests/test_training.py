@@ -301,10 +301,10 @@ def test_it_stops_early_and_keeps_the_best(tmp_path):
     assert len(seen) == 5
 
 
-def test_weights_in_parts_are_refused_with_the_cure(tmp_path, monkeypatch):
-    """accelerate takes FSDP on GPUs alone, so its state is told what it would say there."""
+def test_other_training_loops_are_refused_with_the_cure(tmp_path, monkeypatch):
+    """Megatron-LM is not installed, so accelerate's state is told what it would say there."""
     model, processor, chunks, _ = parts()
     Accelerator()
-    monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType.FSDP)
-    with pytest.raises(ValueError, match=r"configured for FSDP.*distributed_type: MULTI_GPU"):
+    monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType.MEGATRON_LM)
+    with pytest.raises(ValueError, match=r"configured for MEGATRON_LM.*distributed_type: MULTI_GPU"):
         train(model, processor, chunks, settings(tmp_path))

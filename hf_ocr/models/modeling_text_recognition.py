@@ -92,6 +92,9 @@ class TextRecognitionPreTrainedModel(PreTrainedModel):
             else:
                 self.config.custom_pipelines = before
 
+    def get_input_embeddings(self) -> None:
+        """None: no layer takes a text first. accelerate's FSDP asks, and PreTrainedModel itself would raise."""
+
     def reading_copy(self, dtype: torch.dtype) -> Self:
         """A copy for reading only: batch norms folded into the convolutions, eval mode, weights in `dtype`."""
         reader = copy.deepcopy(self).eval()
