@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -88,15 +88,20 @@ def kill_at(folder, output, processes, step, **options):
     """Start, and kill every process at once as soon as the checkpoint of this step is there."""
     process = subprocess.Popen(
         command(folder, output, processes, **options), env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     limit = time.monotonic() + 200
     while not (output / f"checkpoint-{step}").exists():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < limit
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
+    launched = psutil.Process(process.pid)
+    running = [launched, *launched.children(recursive=True)]  # torch gives each a session: no group holds them all
+    for each in running:
+        each.kill()
     process.wait()
+    psutil.wait_procs(running)
+    assert not (output / f"checkpoint-{STEPS}").exists(), "it ended before it could be killed"
 
 
 def log(output):
@@ -126,7 +131,7 @@ def test_sharded_weights_learn_what_whole_ones_do(folder, tmp_path):
     before = load_file(folder / "tiny" / "model.safetensors")
     for name, tensor in a.items():
         assert torch.allclose(tensor, b[name], atol=1e-4), name
-        assert "weight" not in name or (tensor - before[name]).abs().max() > 1e-3, name
+        assert "weight" not in name or (tensor - before[name]).abs().max() > 3e-4, name
 
 
 def test_two_processes_share_the_lines_and_count_each_once(folder, tmp_path):
