@@ -49,7 +49,9 @@ of {batch_size}; latency: one image at a time. Written by `scripts/compare_check
 """
 
 
-def measure(readers: dict[str, Any], images: list[bytes], rounds: int, singles: int, batch_size: int) -> dict[str, Any]:
+def measure_speed(
+    readers: dict[str, Any], images: list[bytes], rounds: int, singles: int, batch_size: int
+) -> dict[str, Any]:
     """Images a second, and the milliseconds of a single one, of each reader."""
     rates: dict[str, float] = dict.fromkeys(readers, 0.0)
     seconds: dict[str, list[float]] = {name: [] for name in readers}
@@ -76,7 +78,7 @@ def accuracies(record: RunRecord) -> dict[str, float]:
     return {title: found[which] for which, title in ACCURACIES.items()}
 
 
-def render(content: dict[str, Any]) -> str:
+def comparison(content: dict[str, Any]) -> str:
     """The table, as Markdown; the first row is what the ratios are to."""
     settings = content["settings"]
     text = PREFACE.format(cpu=content["hardware"]["cpu"], dtype=content["dtype"], **settings)
@@ -117,7 +119,7 @@ def main() -> None:
         table = pyarrow.parquet.read_table(arguments.data / name / "test.parquet", columns=["image"])
         chosen = random.Random(arguments.seed).sample(range(table.num_rows), arguments.images)
         images = [row["image"]["bytes"] for row in table.take(chosen).to_pylist()]
-        speeds[title] = measure(readers, images, arguments.rounds, arguments.singles, arguments.batch_size)
+        speeds[title] = measure_speed(readers, images, arguments.rounds, arguments.singles, arguments.batch_size)
     rows = [
         {
             "name": name,
@@ -134,8 +136,8 @@ def main() -> None:
     content = {"checkpoints": rows, "settings": settings, "dtype": dtype}
     content |= {"hardware": hardware(), "versions": versions()}
     (arguments.cards / "checkpoints.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (arguments.cards / "checkpoints.md").write_text(render(content), encoding="utf-8")
-    print(render(content))
+    (arguments.cards / "checkpoints.md").write_text(comparison(content), encoding="utf-8")
+    print(comparison(content))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
+from killing import kill_all
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -95,12 +95,7 @@ def kill_at(folder, output, processes, step, **options):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < limit
         time.sleep(0.002)
-    launched = psutil.Process(process.pid)
-    running = [launched, *launched.children(recursive=True)]  # torch gives each a session: no group holds them all
-    for each in running:
-        each.kill()
-    process.wait()
-    psutil.wait_procs(running)
+    kill_all(process)
     assert not (output / f"checkpoint-{STEPS}").exists(), "it ended before it could be killed"
 
 

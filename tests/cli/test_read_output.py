@@ -1,7 +1,6 @@
 """`hf-ocr read --output`: what it takes, what it refuses, and runs of one process and two that are killed for real."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from killing import kill_all
 from pyarrow import parquet
 from tiny_recognizer import lines, tiny_recognizer
 from transformers import pipeline
@@ -156,16 +156,17 @@ def test_killed_runs_lose_and_double_nothing(checkpoint, images, expected, tmp_p
     """All but the last are killed, every process of them at once, in the midst of their shards."""
     for number, count in enumerate(processes[:-1], 1):
         process = subprocess.Popen(
-            command(checkpoint, images, tmp_path, count), env=ENVIRONMENT, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            command(checkpoint, images, tmp_path, count),
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         limit = time.monotonic() + 300
         while len(list(tmp_path.glob("*.parquet"))) < 6 * number:
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < limit
             time.sleep(0.001)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_all(process)
     before = {path.name: path.stat().st_ino for path in tmp_path.glob("*.parquet")}
     assert 6 <= len(before) < COUNT // 2
     done = subprocess.run(
