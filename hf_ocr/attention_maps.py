@@ -39,11 +39,12 @@ def draw_attention(
     width = int(inputs["widths"][0])
     with eval_mode(model):
         output = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}, output_attentions=True)
-    ids = output.decoder_logits[0].argmax(-1)
-    names = [*processor.batch_decode(ids[:-1, None]), "end"]
+        read = model.recognize(inputs["pixel_values"].to(model.device), inputs["widths"].to(model.device))
+    names = [*processor.batch_decode(read.sequences[0][:, None]), "end"]
     scale, offset = model.base_model.frame_to_pixel()
     frames = model.base_model.frame_count(width)
-    weights = output.cross_attentions[0][0].mean(0)[:, :frames].cpu().numpy()
+    weights = output.cross_attentions[0][0].mean(0).cpu()
+    weights = (weights / weights.amax(-1, keepdim=True).clamp(min=1e-6))[:, :frames].numpy()
     centres = scale * (np.arange(frames) + 0.5) + offset
     seen = (inputs["pixel_values"][0, ..., :width].permute(1, 2, 0).numpy() + 1) * 127.5
     seen = np.broadcast_to(seen, (*seen.shape[:2], 3))
@@ -53,7 +54,7 @@ def draw_attention(
     sheet = Image.new("RGB", (margin + width, len(names) * (height + gap) - gap), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (name, weight) in enumerate(zip(names, weights, strict=True)):
-        strength = np.interp(np.arange(width) + 0.5, centres, weight / max(weight.max(), 1e-6))[None, :, None]
+        strength = np.interp(np.arange(width) + 0.5, centres, weight)[None, :, None]
         strip = seen + (np.array(RED) - seen) * 0.7 * strength
         top = row * (height + gap)
         sheet.paste(Image.fromarray(strip.clip(0, 255).astype(np.uint8)), (margin, top))

@@ -39,6 +39,8 @@ class BatchReader:
             rows hold no text at all, `map` cannot tell its type, and wants `features`.
         batch_size: images read at once; by default as the pipeline has it.
         num_workers: threads that load and prepare images; 0 does so in the calling thread.
+        device: as `pipeline` takes it, which by default chooses the first GPU there is; one of several processes that
+            train together must name its own.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class BatchReader:
         boxes: Literal["char", "word"] | None = None,
         batch_size: int | None = None,
         num_workers: int = 0,
+        device: str | None = None,
     ) -> None:
         folder = Path(default_checkpoint() if model is None else find_checkpoint(model))
         self.model = str(folder.resolve()) if folder.is_dir() else str(model)
@@ -58,6 +61,7 @@ class BatchReader:
         self.boxes = boxes
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.device = device
         self._read: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -99,7 +103,7 @@ class BatchReader:
         if os.getpid() != _PROCESS:
             # Forked: the threads of the parent's OpenMP did not come along, and waiting for them would never end.
             torch.set_num_threads(1)
-        return pipeline("text-recognition", model=self.model)
+        return pipeline("text-recognition", model=self.model, device=self.device)
 
 
 def fingerprint_checkpoint(folder: str | os.PathLike[str]) -> str:

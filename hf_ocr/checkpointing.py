@@ -98,6 +98,32 @@ def save_checkpoint(
     return target
 
 
+def save_model(model: Any, processor: Any, folder: Path) -> None:
+    """`save_pretrained` of both, beside and then renamed, so that what was in the folder is lost to nothing else.
+
+    Raises:
+        OSError: they cannot be written; what was in the folder is as it was.
+    """
+    partial, before = (folder.with_name(f".{kind}-{folder.name}") for kind in ("partial", "before"))
+    try:
+        for path in (partial, before):
+            shutil.rmtree(path, ignore_errors=True)
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        for path in (*partial.iterdir(), partial):
+            _to_disk(path)
+        if folder.exists():
+            folder.rename(before)
+        partial.rename(folder)
+        shutil.rmtree(before, ignore_errors=True)
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OSError(
+            f"{folder}: the model could not be written ({error}). Free space on the disk and start again: the run goes "
+            "on from its last checkpoint."
+        ) from error
+
+
 def list_checkpoints(folder: str | Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
     found = [path for path in Path(folder).glob(f"{PREFIX}*") if (path / "state.json").exists()]

@@ -56,7 +56,9 @@ class Teacher:
         self.own_ids = torch.tensor([old[symbol] for symbol in shared])
         self.student_ids = torch.tensor([new[symbol] for symbol in shared])
         self.same_symbols = old == new
-        self.needs_labels = not hasattr(model.base_model, "frame_count")  # only what ends in CTC has it
+        # Only what ends in CTC has frames, and no decoder alone (TRBA).
+        frames = hasattr(model.base_model, "frame_count") and getattr(model.config, "ctc_weight", 1) > 0
+        self.needs_labels = not frames
         if self.needs_labels and not self.same_symbols:
             raise ValueError(
                 f"the teacher has no CTC head and {len(old)} symbols, the model in training {len(new)}: a decoder is "
@@ -125,7 +127,12 @@ def read_with_teacher(rows: Dataset, model: str, alphabet: Set[str], min_score: 
 
     state = PartialState()
     own = rows.shard(state.num_processes, state.process_index).cast_column("image", ImageFeature(decode=False))
-    own = own.map(BatchReader(model), batched=True, remove_columns=own.column_names, desc="reading with the teacher")
+    own = own.map(
+        BatchReader(model, device=str(state.device)),
+        batched=True,
+        remove_columns=own.column_names,
+        desc="reading with the teacher",
+    )
     readings = gather_object([(unicodedata.normalize("NFC", row["text"]), row["score"]) for row in own])
     sure = [
         index

@@ -178,7 +178,8 @@ def check_special_tokens(model: Any, tokenizer: Any) -> None:
             raise ValueError(
                 f"{name} is {found} in the model's generation_config and {expected} in the tokenizer. Expected one id "
                 f"in both: set model.generation_config.{name} and model.config.{name} to the id with which the model "
-                "was trained, the tokenizer's if it was not, and save the model again."
+                "was trained, the tokenizer's if it was not, and save the model again. Where the tokenizer has none, "
+                "as that of GPT-2, first tokenizer.pad_token = tokenizer.eos_token, and save it too."
             )
     if start_token(model, tokenizer) is None:
         raise ValueError(

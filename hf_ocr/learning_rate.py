@@ -54,8 +54,8 @@ def sweep_learning_rates(
         ValueError: fewer batches than steps, or a loss that is not finite at the lowest rates.
     """
     accelerator = Accelerator(mixed_precision=mixed_precision)
-    trained = accelerator.prepare_model(copy.deepcopy(model).train(), evaluation_mode=True)
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=lowest, betas=(0.9, 0.98))
+    trained = accelerator.prepare_model(copy.deepcopy(model).train().to(accelerator.device), evaluation_mode=True)
+    optimizer = accelerator.prepare_optimizer(torch.optim.AdamW(trained.parameters(), lr=lowest, betas=(0.9, 0.98)))
     rates: list[float] = []
     losses: list[float] = []
     mean = 0.0
@@ -75,8 +75,11 @@ def sweep_learning_rates(
             break
         rates.append(rate)
         losses.append(smooth)
-        torch.nn.utils.clip_grad_norm_(trained.parameters(), 5.0)
-        optimizer.step()
+        norm = accelerator.clip_grad_norm_(trained.parameters(), 5.0)
+        if torch.isfinite(norm):  # else the scale of fp16 is too large yet
+            optimizer.step()
+        elif accelerator.scaler is not None:
+            accelerator.scaler.update()
         optimizer.zero_grad()
     if not losses:
         raise ValueError("the loss is not finite before the first step. Look at the data with `hf-ocr inspect`.")

@@ -13,15 +13,16 @@ from typing import Any, Literal, cast
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, broadcast, gather_object, set_seed
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, get_scheduler
+from transformers import PreTrainedModel
 
-from hf_ocr.checkpointing import list_checkpoints, load_checkpoint, random_state, save_checkpoint
+from hf_ocr.checkpointing import list_checkpoints, load_checkpoint, random_state, save_checkpoint, save_model
 from hf_ocr.data.batches import ChunkSequence, LineChunks
 from hf_ocr.distillation import Teacher
 from hf_ocr.evaluation import Report, predict, report_on
+from hf_ocr.optimization import moving_average, parameter_groups, schedule
 from hf_ocr.sharding import set_up_sharding, whole_view
 
 LOG = "log.jsonl"
@@ -46,7 +47,7 @@ class TrainingConfig:
             a cosine up and down in which the momentum goes the other way (Smith and Topin, arXiv:1708.07120).
         weight_decay: none on biases and norms.
         warmup_ratio: share of the steps with a rising rate.
-        max_grad_norm: clip.
+        max_grad_norm: clip; 0 does not.
         average_decay: of the exponential moving average of the weights, which is what is evaluated and saved; less in
             the first steps, or a short run would mostly keep what it began with.
         distillation_weight: of the loss against a teacher, beside that against the labels.
@@ -94,6 +95,7 @@ def train(
     config: TrainingConfig,
     evaluate_average: Callable[[torch.nn.Module], dict[str, Report]] | None = None,
     teacher: Teacher | None = None,
+    origin: dict[str, Any] | None = None,
 ) -> torch.nn.Module:
     """Trains a recognizer and writes checkpoints; goes on from the newest one in `config.output_dir`.
 
@@ -108,11 +110,13 @@ def train(
         evaluate_average: called in every process with the averaged weights, every `eval_steps`; gives a report for each
             validation set (`evaluate_in_all_processes`). The first set decides which weights are the best.
         teacher: an earlier model, against forgetting; None: the labels alone.
+        origin: what else a run that goes on must find as it was, as JSON values: of what files the lines are.
 
     Raises:
-        ValueError: a `save_total_limit` below 1, an unknown schedule or metric, chunks of another process, checkpoints
-            of another run, a configuration of accelerate that the loop cannot keep, gradient checkpointing of a model
-            without layers for it, or a loss that stays not finite.
+        ValueError: a `save_total_limit` below 1, an unknown schedule or metric, a tracker that is not installed, fp16
+            on a CPU, chunks of another process, checkpoints of another run, or of other steps in other processes, a
+            configuration of accelerate that the loop cannot keep, gradient checkpointing of a model without layers for
+            it, or a loss that stays not finite.
 
     Returns:
         The averaged model, also saved with its processor in `output_dir/final`; the best one, where there is an
@@ -136,6 +140,10 @@ def train(
         )
     if accelerator.distributed_type == DistributedType.FSDP:
         set_up_sharding(accelerator.state.fsdp_plugin)
+    if config.report_to is not None and not accelerator.log_with:
+        raise ValueError(f"report_to is {config.report_to!r}, which is not installed. Install it, or leave it out.")
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("mixed_precision is fp16, which a CPU does not train in. Choose bf16, or no.")
     place = accelerator.process_index, accelerator.num_processes
     if (chunks.rank, chunks.world) != place:
         raise ValueError(
@@ -150,14 +158,17 @@ def train(
             )
         cast(PreTrainedModel, model).gradient_checkpointing_enable()
     set_seed(config.seed)
-    origin = _origin(model, chunks, config, teacher) | {"mixed_precision": accelerator.mixed_precision}
+    origin = (origin or {}) | _origin(model, chunks, config, teacher)
+    origin["mixed_precision"] = accelerator.mixed_precision
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    average = AveragedModel(model, multi_avg_fn=_moving_average(config.average_decay), use_buffers=True)
+    average = AveragedModel(model, multi_avg_fn=moving_average(config.average_decay), use_buffers=True)
     optimizer = torch.optim.AdamW(
-        _parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
+        parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98), fused=True
     )
-    scheduler = _scheduler(optimizer, config)
+    scheduler = schedule(
+        config.lr_scheduler_type, optimizer, config.learning_rate, config.max_steps, config.warmup_ratio
+    )
     average.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     trackers = config.report_to is not None
@@ -174,6 +185,11 @@ def train(
         if accelerator.scaler is not None:
             accelerator.scaler.load_state_dict(saved.pop("scaler"))
         progress |= saved
+    if len(found := set(gather_object([step]))) > 1:
+        raise ValueError(
+            f"the processes find checkpoints of different steps in {output}: {sorted(found)}. Expected one folder that "
+            "all machines share."
+        )
     started = time.monotonic() - progress["seconds"]
     read = (step + progress["bad_batches"]) * config.gradient_accumulation_steps
     batches = _batches_from(chunks, read, config.dataloader_num_workers)
@@ -206,7 +222,7 @@ def train(
         torch._foreach_mul_(gradients, accelerator.num_processes / max(total_counted, 1))
         if step < config.freeze_steps:
             _keep_gradients_of(model, cast(Any, model).vocabulary_layers())
-        norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf)
         # One bad batch must reach neither the weights nor the running statistics; a row of them means that the run
         # itself has gone wrong. The norm is the same in every process, so that all of them leave the batch out.
         finite = math.isfinite(float(norm))
@@ -218,8 +234,8 @@ def train(
         if in_a_row == MAX_BAD_BATCHES:
             raise ValueError(
                 f"step {step}: loss {total_loss / max(total_counted, 1)}, gradient norm {float(norm)}, not finite for "
-                f"{in_a_row} batches in a row. Lower learning_rate (now {config.learning_rate}) and start again: the "
-                f"run goes on from the last checkpoint in {output}."
+                f"{in_a_row} batches in a row. Begin in another folder with a lower learning_rate (now "
+                f"{config.learning_rate}), from {output / 'best'} if it is there."
             )
         if not finite:
             for buffer, before in zip(model.buffers(), buffers, strict=True):
@@ -256,7 +272,7 @@ def train(
             losses.clear()
             if accelerator.is_main_process:
                 if progress["evaluations_since_best"] == 0:
-                    _save_model(average.module, processor, output / "best")
+                    save_model(average.module, processor, output / "best")
                 with (output / LOG).open("a", encoding="utf-8") as log:
                     log.write(json.dumps(entry) + "\n")
             if trackers:
@@ -272,10 +288,10 @@ def train(
             )  # fmt: skip
     bar.close()
     if accelerator.is_main_process:
-        _save_model(average.module, processor, output / "final")
+        save_model(average.module, processor, output / "final")
     accelerator.wait_for_everyone()
-    if trackers:
-        accelerator.end_training()
+    for tracker in accelerator.trackers:  # not `end_training`: it ends the group of processes too
+        tracker.finish()
     return average.module
 
 
@@ -323,15 +339,6 @@ def _shorten_log(log: Path, step: int) -> None:
         )
 
 
-def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Of lists of tensors, in place; after n steps the decay is at most (1 + n) / (10 + n)."""
-
-    def update(averages: Any, currents: Any, count: Any) -> None:
-        get_ema_multi_avg_fn(min(decay, (1 + int(count)) / (10 + int(count))))(averages, currents, count)
-
-    return update
-
-
 def _figures(reports: dict[str, Report]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, report in reports.items():
@@ -349,39 +356,12 @@ def _note_best(progress: dict[str, Any], figures: dict[str, float], metric: str)
         progress["evaluations_since_best"] += 1
 
 
-def _save_model(model: torch.nn.Module, processor: Any, folder: Path) -> None:
-    cast(PreTrainedModel, model).save_pretrained(folder)
-    processor.save_pretrained(folder)
-
-
 def _keep_gradients_of(model: torch.nn.Module, layers: list[torch.nn.Module]) -> None:
     """The optimizer leaves alone what has no gradient."""
     kept = {id(parameter) for layer in layers for parameter in layer.parameters()}
     for parameter in model.parameters():
         if id(parameter) not in kept:
             parameter.grad = None
-
-
-def _scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> Any:
-    warm_up = round(config.warmup_ratio * config.max_steps)
-    if config.lr_scheduler_type == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, config.learning_rate, config.max_steps + 1, pct_start=max(warm_up, 1) / config.max_steps
-        )
-    if config.lr_scheduler_type == "linear":
-        return get_scheduler("linear", optimizer, warm_up, config.max_steps)
-    if config.lr_scheduler_type == "cosine":
-        specific = {"min_lr_rate": 0.01}
-        return get_scheduler("cosine_with_min_lr", optimizer, warm_up, config.max_steps, specific)
-    raise ValueError(f"lr_scheduler_type is {config.lr_scheduler_type!r}, expected 'cosine', 'linear' or 'one_cycle'.")
-
-
-def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _batches_from(chunks: LineChunks | ChunkSequence, position: int, workers: int) -> Any:

@@ -189,16 +189,16 @@ def load_readers(model: str, calibration: Path | None, batch_size: int, threads:
     absent = []
     try:
         readers += [OurOnnxReader(model, lines, threads) for lines in dict.fromkeys((None, calibration))]
-    except ExportError:
-        absent.append(f"{OURS}, ONNX")
+    except ExportError as error:
+        absent.append(f"{OURS}, ONNX: {error}")
     try:
         readers += [RapidOcrReader(size, threads) for size in sorted({1, 6, batch_size})]  # 6: its own default
     except ImportError:
-        absent.append(RAPIDOCR)
+        absent.append(f"{RAPIDOCR}: not installed")
     if shutil.which("tesseract"):
         readers += [TesseractReader(threads), TesseractListReader(threads)]
     else:
-        absent.append(TESSERACT)
+        absent.append(f"{TESSERACT}: not installed")
     return readers, absent
 
 
@@ -249,7 +249,7 @@ def table(rows: Sequence[Row], absent: Sequence[str]) -> str:
             f"{row.reader:34} {row.rate:9.1f} {ours.rate / row.rate:8.2f}x {1000 * row.latency:8.1f} ms "
             f"{row.latency / ours.latency:8.2f}x {100 * row.exact:7.1f}%"
         )
-    return "\n".join([*lines, *(f"{name:34} not installed" for name in absent)])
+    return "\n".join([*lines, *absent])
 
 
 def peer_versions() -> dict[str, str]:

@@ -26,6 +26,7 @@ except ImportError as error:
     raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
 
 import hf_ocr
+from hf_ocr.models.pipeline_text_recognition import cpu_computes_bfloat16
 from hf_ocr.record import RunRecord, hardware, versions
 from hf_ocr.registration import shipped_checkpoints
 
@@ -132,7 +133,7 @@ def main() -> None:
     ]
     settings = {name: getattr(arguments, name) for name in
                 ("images", "singles", "rounds", "batch_size", "threads", "seed")}  # fmt: skip
-    dtype = str(next(iter(readers.values())).model.dtype).removeprefix("torch.")
+    dtype = "bfloat16" if cpu_computes_bfloat16() else "float32"
     content = {"checkpoints": rows, "settings": settings, "dtype": dtype}
     content |= {"hardware": hardware(), "versions": versions()}
     (arguments.cards / "checkpoints.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

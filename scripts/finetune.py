@@ -10,9 +10,9 @@ folder of pairs line.png and line.gt.txt. Images without a text are left out, or
 looked at first (as `hf-ocr inspect` does), and what would make training wrong stops the run.
 
 A run that was stopped, in whatever way, goes on from its last checkpoint when the same command is given again, and ends
-with the same weights; with other settings or lines it is refused. OUTPUT_DIR/best holds the model that read the
-validation lines best: load it with `pipeline("image-to-text", model="OUTPUT_DIR/best")`. Beside it lie the record of
-the run (NAME.json), the card rendered from it, the curves, and the worst lines with their images.
+with the same weights, on CPUs bit by bit; with other settings or lines it is refused. OUTPUT_DIR/best holds the model
+that read the validation lines best: load it with `pipeline("image-to-text", model="OUTPUT_DIR/best")`. Beside it lie
+the record of the run (NAME.json), the card rendered from it, the curves, and the worst lines with their images.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import sys
 import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from transformers.utils import logging
 
 try:
     from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list, parse_flag_from_env
     from datasets import Dataset, Image, concatenate_datasets, disable_progress_bars
 except ImportError as error:
     raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
@@ -45,7 +46,7 @@ from hf_ocr.cli.inspect import report as inspection_lines
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.data.inspection import inspect_lines
-from hf_ocr.data.lines import read_lines, readable_lines, split_lines
+from hf_ocr.data.lines import pixel_checksums, read_lines, split_lines
 from hf_ocr.distillation import Teacher, read_with_teacher
 from hf_ocr.encoder_decoder import decoder_positions, load_recognizer
 from hf_ocr.evaluation import Report
@@ -56,6 +57,7 @@ from hf_ocr.report import contact_sheet, draw_curves, report_to_dict, report_to_
 from hf_ocr.training import TrainingConfig, evaluate_in_all_processes, train
 
 BATCHES_PER_CHUNK = 16
+FILES_OF_RESULTS = {"validation": "validation_file", "old": "old_test_file", "test": "test_file"}
 CURVES, SAMPLE = "curves.png", "sample.png"
 
 
@@ -133,7 +135,7 @@ class TrainingArguments:
     lr_scheduler_type: str = field(default="cosine", metadata={"choices": ["cosine", "linear", "one_cycle"]})
     warmup_ratio: float = 0.05
     weight_decay: float = 0.02
-    max_grad_norm: float = 5.0
+    max_grad_norm: float = field(default=5.0, metadata={"help": "clip the gradient; 0: do not"})
     average_decay: float = field(default=0.99, metadata={"help": "of the moving average of the weights"})
     freeze_steps: int = field(default=0, metadata={"help": "first steps in which only the head learns"})
     distillation_weight: float = field(
@@ -175,6 +177,13 @@ def files_of(data: DataArguments) -> dict[str, Any]:
     return {name: value for name, value in vars(data).items() if name.endswith("_file") and value}
 
 
+def checked(name: str, rows: Dataset) -> Dataset:
+    """Refuse lines that nothing can be measured on."""
+    if not any(text.strip() for text in rows["text"]):
+        raise ValueError(f"none of the {len(rows)} {name} lines that can be read has a character. Give others.")
+    return rows
+
+
 def has_text(text: str | None) -> bool:
     return text is not None
 
@@ -197,7 +206,8 @@ def main() -> None:
     else:
         model_arguments, data, training = parser.parse_args_into_dataclasses()
     # Without a GPU, accelerate takes several processes for single ones unless it is told that CPUs are meant.
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=on_cpu, timeout=timedelta(hours=6))  # others wait while one looks at the data
     say = print if state.is_main_process else lambda *words: None
     say(f"{state.num_processes} process{'es' if state.num_processes > 1 else ''} on {state.device}")
     output = Path(training.output_dir)
@@ -211,12 +221,12 @@ def main() -> None:
     def measurable(name: str, files: list[str] | None) -> Dataset | None:
         if (given := lines(files)) is None:
             return None
-        rows = readable_lines(given.filter(has_text, input_columns="text"))
+        rows = given.filter(has_text, input_columns="text")
+        checksums = pixel_checksums(rows)
+        rows = rows.select([index for index, checksum in enumerate(checksums) if checksum is not None])
         if len(rows) < len(given):
             say(f"{len(given) - len(rows):,} {name} lines are left out: no text or a broken image, see hf-ocr inspect")
-        if not len(rows):
-            raise ValueError(f"{files}: no {name} line has both a text and an image. Give others.")
-        return rows
+        return checked(name, rows)
 
     teacher_model = model_arguments.teacher_model
     given = lines(data.train_file)
@@ -226,11 +236,21 @@ def main() -> None:
     replay = replay and replay.filter(has_text, input_columns="text")
     training_lines = given.filter(has_text, input_columns="text")
     unlabelled = given.filter(lambda text: text is None, input_columns="text")
+    if not len(training_lines) and teacher_model is None:
+        raise ValueError(
+            f"{', '.join(data.train_file)}: none of the {len(given):,} images has a text. Expected line.gt.txt beside "
+            "line.png, metadata.csv, or a parquet file with a column of texts."
+        )
     if validation is None:
         if not len(training_lines):
             raise ValueError("no training line has a text to validate on. Give --validation_file.")
         training_lines, held_back = split_lines(training_lines, data.validation_split, training.seed)
-        validation = readable_lines(held_back)
+        validation = checked("held back", held_back)
+    if model_arguments.lora_rank and (training.freeze_steps or model_arguments.alphabet != "fail"):
+        raise ValueError(
+            "lora_rank goes with neither freeze_steps nor a growing alphabet: beside its matrices nothing learns, the "
+            "vocabulary layers among it. Leave it out."
+        )
     torch.manual_seed(training.seed)
     model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
     num_labelled = len(training_lines)
@@ -238,6 +258,8 @@ def main() -> None:
         grown = [] if model_arguments.alphabet == "fail" else training_lines["text"]
         alphabet = set(processor.tokenizer.alphabet).union(*grown)
         read = read_with_teacher(unlabelled, teacher_model, alphabet, data.teacher_min_score)
+        measured_on = {key for rows in (validation, test) if rows is not None for key in pixel_checksums(rows)}
+        read = read.select([index for index, key in enumerate(pixel_checksums(read)) if key not in measured_on])
         say(f"{len(unlabelled):,} training lines without text, of which the teacher is sure of {len(read):,}")
         training_lines = concatenate_datasets([training_lines, read])
     elif teacher_model is not None and not training.distillation_weight:
@@ -268,14 +290,9 @@ def main() -> None:
         model.config.invalid_labels, model.config.empty_labels = "skip", "blank"
 
     change = None if data.augmentation == "none" else partial(augment, kind=data.augmentation)
-
-    def source(rows: Dataset, share: float) -> Source:
-        texts = zlib.crc32("\n".join(text or "" for text in rows["text"]).encode())
-        return Source(rows, share, change, f"{texts}, augmentation {data.augmentation}")
-
-    sources = [source(training_lines, 1 - (data.replay_share if replay is not None else 0))]
+    sources = [Source(training_lines, 1 - (data.replay_share if replay is not None else 0), change)]
     if replay is not None:
-        sources.append(source(replay, data.replay_share))
+        sources.append(Source(replay, data.replay_share, change))
     chunks = LineChunks(
         sources,
         processor,
@@ -290,6 +307,8 @@ def main() -> None:
     if steps < 0:
         a_step = training.per_device_train_batch_size * training.gradient_accumulation_steps * state.num_processes
         steps = math.ceil(training.num_train_epochs * len(training_lines) / (a_step * sources[0].share))
+    if training.find_learning_rate and not state.is_main_process:
+        return
     if training.find_learning_rate:
         batches = (batch for index in range(len(chunks)) for batch in chunks[index])
         sweep = sweep_learning_rates(model, batches, mixed_precision=training.mixed_precision)
@@ -307,7 +326,14 @@ def main() -> None:
     teacher = None
     if training.distillation_weight > 0:
         teacher = Teacher(*load_recognizer(teacher_model or model_arguments.model_name_or_path), processor)
-    train(model, processor, chunks, TrainingConfig(max_steps=steps, **settings), validate, teacher)
+    found = {name: fingerprints(files) for name, files in files_of(data).items()} if state.is_main_process else {}
+    (found,) = broadcast_object_list([found])
+    origin = {
+        **{name: [file.sha256 for file in files] for name, files in found.items() if name != "test_file"},
+        "texts": zlib.crc32("\n".join(training_lines["text"]).encode()),  # read by a teacher, some of them
+        "augmentation": data.augmentation,
+    }
+    train(model, processor, chunks, TrainingConfig(max_steps=steps, **settings), validate, teacher, origin)
 
     best = load_recognizer(output / "best")[0].to(state.device)
     if test is not None:
@@ -319,9 +345,8 @@ def main() -> None:
             contact_sheet(worst_lines(report), measured[name]).save(output / f"worst-{name}.png")
         draw_curves(output / "log.jsonl", output / CURVES)
         validation[0]["image"].convert("RGB").save(output / SAMPLE)  # for the lines of code on the card
-        files = {"validation": data.validation_file, "old": data.old_test_file, "test": data.test_file}
         counts = num_labelled, len(training_lines) - num_labelled
-        write_record(output, best, processor, reports, files, counts, model_arguments, data, training)
+        write_record(output, best, processor, reports, found, counts, model_arguments, data, training)
 
 
 def look_at(splits: dict[str, Dataset | None], model: Any, processor: Any, alphabet: str) -> None:
@@ -341,7 +366,7 @@ def write_record(
     model: Any,
     processor: Any,
     reports: dict[str, Report],
-    files: dict[str, list[str] | None],
+    files: dict[str, tuple[DataFile, ...]],
     num_lines: tuple[int, int],
     model_arguments: ModelArguments,
     data: DataArguments,
@@ -353,12 +378,12 @@ def write_record(
         if model_name is not None and Path(model_name).is_dir():
             models[name] = Path(model_name).name  # where it lies here is of no use elsewhere
     paths = {name: [Path(path) for path in value] for name, value in files_of(data).items()}
-    sources = [DataSource("training lines", num_lines=num_lines[0], files=fingerprints(data.train_file))]
+    sources = [DataSource("training lines", num_lines=num_lines[0], files=files["train_file"])]
     if num_lines[1]:
         origin = f"read by {models['teacher_model']}"
         sources.append(DataSource("lines without text", num_lines=num_lines[1], origin=origin))
     if data.replay_file:
-        sources.append(DataSource("replayed lines", files=fingerprints(data.replay_file)))
+        sources.append(DataSource("replayed lines", files=files["replay_file"]))
     log = [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     record = RunRecord(
         name=output.resolve().name,
@@ -380,7 +405,7 @@ def write_record(
         versions=versions(),
         training_data=tuple(sources),
         results=tuple(
-            Result(name, name, report_to_dict(report), files=fingerprints(files[name] or ()))
+            Result(name, name, report_to_dict(report), files=files.get(FILES_OF_RESULTS[name], ()))
             for name, report in reports.items()
         ),
         weights=(fingerprint(output / "best" / "model.safetensors"),),

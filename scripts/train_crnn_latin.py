@@ -4,8 +4,9 @@
         python scripts/train_crnn_latin.py --data DATA --output_dir runs/crnn-small-latin
 
 With `--model_type attention_ocr --init_from CRNN` another family learns from the same lines and begins with the
-encoder of a CRNN; `vision_text` begins with its convolutions. With `--teacher CHECKPOINT` any family learns from any
-other: it tells the case of lines that are annotated in capitals, and its logits are learnt beside the labels.
+encoder of a CRNN; `vision_text` begins with its convolutions. With `--teacher CHECKPOINT` each of these families learns
+from any of them: it tells the case of lines that are annotated in capitals, and its logits are learnt beside the
+labels.
 
 Hours, hardware, versions and results of the run behind the shipped weights: model_cards/crnn-small-latin.json, written
 by scripts/publish_latin.py. The lines it was measured on are never read here.
@@ -212,12 +213,12 @@ def main() -> None:
     )
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--model_type", choices=SMALL_MODELS, default="crnn")
-    parser.add_argument("--image_height", type=int, default=40, help="px, 32 to 48")
+    parser.add_argument("--image_height", type=int, default=40, help="px, 32 to 48; without --init_from")
     parser.add_argument("--max_steps", type=int, default=10500)
     parser.add_argument("--late_from", type=float, default=4 / 7, help="share of the steps before the last mix")
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
     parser.add_argument("--init_from", type=Path, help="checkpoint folder to go on from, instead of fresh weights")
-    parser.add_argument("--teacher", type=Path, help="checkpoint folder of any family, from which to learn")
+    parser.add_argument("--teacher", type=Path, help="checkpoint folder of one of these families, to learn from")
     parser.add_argument(
         "--distillation_weight", type=float, default=1.0,
         help="of the teacher's logits; 0 for one that sees other frames, which then tells the case of capitals alone",
@@ -233,6 +234,8 @@ def main() -> None:
     if arguments.init_from is not None:
         # Weights are shipped in fp16; training needs them in float32.
         reader = AutoModelForTextRecognition.from_pretrained(arguments.init_from, dtype=torch.float32)
+        if not isinstance(reader, CrnnForTextRecognition | SMALL_MODELS[arguments.model_type]):
+            parser.error(f"--init_from is a {reader.config.model_type}: give a {arguments.model_type}, or a crnn.")
     model = new_model(arguments.model_type, arguments.image_height, reader)
     tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
     processor = TextRecognitionProcessor(TextLineImageProcessor(height=model.config.image_height), tokenizer)

@@ -3,9 +3,25 @@
 import numpy as np
 import torch
 from contracts.tiny_configs import tiny_lines, tiny_model, tiny_processor
+from PIL import ImageDraw
 
 from hf_ocr import AttentionOcrForTextRecognition
 from hf_ocr.attention_maps import draw_attention
+
+
+def test_strips_bear_what_is_read(monkeypatch):
+    """By the decoder and the CTC head together, where the decoder alone would say otherwise."""
+    model, processor = tiny_model(AttentionOcrForTextRecognition), tiny_processor(AttentionOcrForTextRecognition)
+    image = tiny_lines(3)[2]
+    inputs = processor(images=[image], return_tensors="pt")
+    text = processor.batch_decode(model.recognize(**inputs).sequences)[0]
+    with torch.no_grad():
+        alone = model(**inputs, output_attentions=True).decoder_logits[0, :-1].argmax(-1)
+    assert processor.batch_decode(alone[None])[0] != text, "the decoder alone says the same: nothing is tested"
+    named = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda draw, place, name, *rest, **more: named.append(name))
+    draw_attention(model, processor, image)
+    assert named == [*text, "end"]
 
 
 def test_a_strip_for_each_character_red_where_its_attention_is():

@@ -103,6 +103,16 @@ def test_families_with_the_same_frames_teach_each_other(names):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_decoder_without_a_ctc_head_reads_along_the_labels():
+    """Its logits are of steps, not of frames: two texts of one length would be held to each other."""
+    _, attention, _, processor, chunks = with_decoders()
+    torch.manual_seed(1)
+    alone = type(attention)(type(attention.config)(**attention.config.to_diff_dict() | {"ctc_weight": 0.0}))
+    teacher = Teacher(copy.deepcopy(alone), processor, processor)
+    batch = first_batch(chunks)
+    assert teacher.loss(batch, alone.eval()(**batch)).item() == pytest.approx(0, abs=1e-6)
+
+
 def test_decoders_are_compared_along_the_labels():
     _, attention, vision, processor, chunks = with_decoders()
     batch = first_batch(chunks)
@@ -119,7 +129,10 @@ def test_decoders_are_compared_along_the_labels():
     assert expected > 0.001
     assert teacher.loss(batch, answer).item() == pytest.approx(expected, rel=1e-4)
     # A label that cannot be aligned is the student's to skip; it does not stop the teacher.
-    batch["labels"] = torch.ones(len(batch["labels"]), 300, dtype=torch.int64)
+    long = torch.full((len(batch["labels"]), 300), -100)
+    long[:, : batch["labels"].shape[1]] = batch["labels"]
+    long[0] = 1
+    batch["labels"] = long
     attention.config.invalid_labels = "skip"
     assert teacher.loss(batch, attention(**batch)).isfinite()
 

@@ -182,6 +182,8 @@ def test_lines_of_which_none_has_a_text_are_refused_with_the_cure(folder, tmp_pa
     del unvalidated[place : place + 2]
     done = subprocess.run(unvalidated, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0 and "Give --validation_file" in done.stderr
+    refused = refuse(folder, tmp_path / "run", train_file=lines)
+    assert "none of the 1 images has a text. Expected line.gt.txt" in refused.stderr
 
 
 def test_two_nodes_train_one_model(folder, tmp_path):
@@ -211,7 +213,9 @@ def test_two_nodes_train_one_model(folder, tmp_path):
 
 
 def test_a_tracker_gets_the_figures(folder, tmp_path):
-    run(folder, tmp_path / "run", max_steps=4, eval_steps=2, report_to="tensorboard")
+    """And the processes go on together behind it, to the record."""
+    run(folder, tmp_path / "run", 2, max_steps=4, eval_steps=2, report_to="tensorboard")
+    assert (tmp_path / "run" / "run.md").exists()
     events = EventAccumulator(str(tmp_path / "run" / "training")).Reload()
     assert [event.step for event in events.Scalars("validation_cer")] == [2, 4]
 
@@ -243,6 +247,10 @@ def test_lines_that_cannot_be_measured_are_left_out(folder, tmp_path):
         assert f"2 {name} lines are left out" in said
     record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert [result["report"]["num_lines"] for result in record["results"]] == [5, 5]
+    for path in lines.glob("*.gt.txt"):
+        path.write_text("")
+    refused = refuse(folder, tmp_path / "none", max_steps=2, test_file=lines)
+    assert "none of the 5 test lines that can be read has a character" in refused.stderr
 
 
 def test_equal_images_and_images_without_a_text_stop_no_run(folder, tmp_path):
@@ -268,7 +276,7 @@ def test_accelerate_says_the_precision_and_other_lines_begin_another_run(folder,
     lines = shutil.copytree(folder / "train", tmp_path / "lines")
     (lines / "cat.gt.txt").write_text("bat", encoding="utf-8")
     refused = refuse(folder, tmp_path / "run", max_steps=2, train_file=lines, mixed_precision="bf16")
-    assert "checkpoint-2: was written by another run: sources [[13, 1, " in refused.stderr
+    assert "checkpoint-2: was written by another run: texts " in refused.stderr and "train_file ['" in refused.stderr
 
 
 @pytest.mark.parametrize("name", ["train_file", "model_name_or_path"])

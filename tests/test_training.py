@@ -4,16 +4,16 @@ import copy
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from tiny_training import parts, settings
 
-from hf_ocr.checkpointing import list_checkpoints, random_state, save_checkpoint
+from hf_ocr.checkpointing import list_checkpoints, random_state, save_checkpoint, save_model
 from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.distillation import Teacher
 from hf_ocr.evaluation import Prediction, evaluate, report_on
@@ -101,35 +101,35 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatc
     (checkpoint,) = list_checkpoints(tmp_path)
     partial = tmp_path / ".partial-4"
     assert {path.name for path in synced if path.parent == partial} == {path.name for path in checkpoint.iterdir()}
-    assert synced[-2:] == [partial, tmp_path]
+    assert synced[synced.index(partial) + 1] == tmp_path
 
 
 @pytest.mark.parametrize(
     "change",
-    ["learning_rate", "max_steps", "metric_for_best_model", "lines", "augmentation", "alphabet", "weights", "teacher"],
+    ["learning_rate", "max_steps", "metric_for_best_model", "lines", "files", "alphabet", "weights", "teacher"],
 )
 def test_another_run_does_not_go_on_with_these_checkpoints(tmp_path, change):
     """It would end as neither of both, without a word."""
-    train(*parts()[:3], settings(tmp_path, max_steps=4))
+    train(*parts()[:3], settings(tmp_path, max_steps=4), origin={"files": 1})
     before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint-4").iterdir()}
     model, processor, chunks, rows = parts()
-    values, teacher = {"max_steps": 4}, None
+    values, teacher, files = {"max_steps": 4}, None, 1
     others = {"learning_rate": 1e-4, "max_steps": 8, "metric_for_best_model": "wer"}
     if change in others:
         values[change] = others[change]
     if change == "lines":
         chunks.sources = [Source(rows[:-1])]
-    elif change == "augmentation":
-        chunks.sources = [replace(chunks.sources[0], origin="another")]
+    elif change == "files":
+        files = 2
     elif change == "alphabet":
         chunks.alphabet = chunks.alphabet - {"a"}
     elif change == "weights":
         model.classifier.bias.data[0] += 1
     elif change == "teacher":
         teacher = Teacher(parts()[0], processor, processor)
-    named = {"lines": "sources", "augmentation": "sources", "weights": "first weights"}.get(change, change)
+    named = {"lines": "sources", "weights": "first weights"}.get(change, change)
     with pytest.raises(ValueError, match=rf"checkpoint-4: was written by another run: .*{named}.*another folder"):
-        train(model, processor, chunks, settings(tmp_path, **values), None, teacher)
+        train(model, processor, chunks, settings(tmp_path, **values), None, teacher, {"files": files})
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "checkpoint-4").iterdir()}
 
 
@@ -160,6 +160,43 @@ def test_a_run_that_goes_on_logs_what_the_whole_one_does(tmp_path):
         log.write('{"step": 1')  # killed as it wrote
     run(tmp_path / "parts")
     assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
+
+
+def test_no_clipping_is_not_no_learning(tmp_path):
+    """As in transformers, where 0 means that gradients are taken as they are."""
+    model, processor, chunks, _ = parts()
+    before = copy.deepcopy(model.state_dict())
+    train(model, processor, chunks, settings(tmp_path, max_steps=4, max_grad_norm=0.0, weight_decay=0.0))
+    assert not any(torch.equal(p, before[name]) for name, p in model.named_parameters() if p.ndim > 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"report_to": "wandb"}, "report_to is 'wandb', which is not installed"), ({"mixed_precision": "fp16"}, "a CPU")],
+)
+def test_what_accelerate_would_pass_over_is_refused(tmp_path, values, message):
+    AcceleratorState._reset_state()  # which would refuse another precision than that of an earlier test
+    with pytest.raises(ValueError, match=message):
+        train(*parts()[:3], settings(tmp_path, **values))
+    AcceleratorState._reset_state()
+
+
+def test_a_full_disk_leaves_the_best_weights(tmp_path):
+    model, processor, _, _ = parts()
+    save_model(model, processor, tmp_path / "best")
+    before = (tmp_path / "best" / "model.safetensors").read_bytes()
+
+    class Unwritable:
+        def save_pretrained(self, folder):
+            raise RuntimeError("No space left on device")
+
+    model.classifier.bias.data += 1
+    with pytest.raises(OSError, match=r"best: the model could not be written \(No space left"):
+        save_model(model, Unwritable(), tmp_path / "best")
+    assert (tmp_path / "best" / "model.safetensors").read_bytes() == before
+    save_model(model, processor, tmp_path / "best")
+    assert (tmp_path / "best" / "model.safetensors").read_bytes() != before
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
 def test_chunks_of_another_process_are_refused(tmp_path):

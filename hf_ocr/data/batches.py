@@ -25,13 +25,11 @@ class Source:
         rows: `rows[i]` -> {"image": PIL, "text": str}; drawn in a new random order in each pass.
         share: of the lines of every chunk, relative to the other sources.
         augment: PIL, generator -> PIL; None for images taken as they are.
-        origin: which rows and which augmentation these are, in a way that another run can be compared with.
     """
 
     rows: Any
     share: float = 1.0
     augment: Augment | None = None
-    origin: str = ""
 
 
 class LineChunks(Dataset):
@@ -90,10 +88,10 @@ class LineChunks(Dataset):
 
     @property
     def origin(self) -> dict[str, Any]:
-        """All on which the chunks depend, as JSON values; of the rows their number and `Source.origin`."""
+        """On what the chunks depend, as JSON values; of the rows their number alone."""
         return {
             "alphabet": zlib.crc32("".join(sorted(self.alphabet)).encode()),
-            "sources": [[len(source.rows), source.share, source.origin] for source in self.sources],
+            "sources": [[len(source.rows), source.share] for source in self.sources],
             "data_seed": self.seed,
             **{name: getattr(self, name) for name in
                ("lines_per_chunk", "batches_per_chunk", "max_width", "short_chunks")},

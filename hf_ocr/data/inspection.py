@@ -1,6 +1,5 @@
 """Looking at labelled lines before training on them: what cannot be learnt, what would mislead, what is odd."""
 
-import hashlib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,9 +8,9 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
+from hf_ocr.data.lines import pixel_checksum, undecoded
 from hf_ocr.models.image_loading import load_image
 
 __all__ = ["Finding", "Inspection", "inspect_lines"]
@@ -112,7 +111,7 @@ def inspect_lines(
             bar.update()
             try:
                 row = rows[index]
-                image = load_image(_undecoded(row["image"]))
+                image = load_image(undecoded(row["image"]))
                 width = processor.image_processor.resized_width(*image.size)
             except (ValueError, OSError, MemoryError) as error:
                 found.add("unreadable", split, index, str(error))
@@ -144,7 +143,7 @@ def inspect_lines(
                 found.add(
                     "too long to decode", split, index, f"{text!r} is {tokens} tokens, the decoder has {positions}"
                 )
-            key = _fingerprint(image)
+            key = pixel_checksum(image)
             if key in seen:
                 other_split, other_index, other_text = seen[key]
                 said = f"{text!r}, the image of {other_split}, row {other_index}"
@@ -204,9 +203,10 @@ def _findings(found: _Collector, unknown: Counter[str], total: int, alphabet_gro
             "Cut such lines into parts; they are left out of the loss.",
         ),
         "unlabelled": (
-            "warning",
+            "error" if found.counts["unlabelled"] == total else "warning",
             "images that have no text",
-            "They are left out, or read by --teacher_model where there is one.",
+            "They are left out, or read by --teacher_model where there is one. A text stands in the table, or beside "
+            "line.png as line.gt.txt.",
         ),
         "empty": (
             severity("empty"),
@@ -235,14 +235,3 @@ def _findings(found: _Collector, unknown: Counter[str], total: int, alphabet_gro
         for kind, count in found.counts.items()
     ]
     return sorted(findings, key=lambda finding: (finding.severity != "error", -finding.count))
-
-
-def _undecoded(image: Any) -> Any:
-    """What `datasets` gives for an image column that is not decoded, as `load_image` takes it."""
-    if isinstance(image, Mapping) and {"bytes", "path"} >= set(image):
-        return image["path"] if image.get("bytes") is None else image["bytes"]
-    return image
-
-
-def _fingerprint(image: Image.Image) -> str:
-    return hashlib.sha1(repr((image.mode, image.size)).encode() + image.tobytes(), usedforsecurity=False).hexdigest()

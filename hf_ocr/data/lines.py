@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image as PilImage
@@ -17,6 +18,7 @@ from hf_ocr.models.image_loading import load_image
 if TYPE_CHECKING:  # an extra: the command imports this module, and reading needs no data sets
     from datasets import Dataset
 
+TABLES = ("csv", "jsonl", "parquet")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm"})
 
 
@@ -31,8 +33,8 @@ def read_lines(
 
     Args:
         source: a parquet file; a folder of parquet files; a folder with metadata.csv, metadata.jsonl or
-            metadata.parquet as the `imagefolder` loader of datasets reads it; a folder of pairs `line.png` and
-            `line.gt.txt` (UTF-8); or a list of these, which are joined.
+            metadata.parquet, of which `file_name` names the images; a folder of pairs `line.png` and `line.gt.txt`
+            (UTF-8); or a list of these, which are joined.
         image_column, text_column: their names in the source.
         more_columns: columns to keep where a source has them.
         unlabelled: images of a folder that have no `.gt.txt` are given too, with the text None.
@@ -44,7 +46,7 @@ def read_lines(
     Raises:
         ValueError: a missing path, a folder that is none of these, missing columns, or a source without rows.
     """
-    from datasets import Image, Value, concatenate_datasets, load_dataset
+    from datasets import Image, Value, concatenate_datasets
 
     if not isinstance(source, str | Path):
         return concatenate_datasets(
@@ -57,10 +59,8 @@ def read_lines(
         rows = _parquet([path])
     elif parquets := sorted(p for p in path.glob("*.parquet") if p.stem != "metadata"):
         rows = _parquet(parquets)
-    elif (table := path / "metadata.csv").exists():
-        rows = _table(table)
-    elif any((path / f"metadata.{kind}").exists() for kind in ("jsonl", "parquet")):
-        rows = load_dataset("imagefolder", data_dir=str(path), split="train", drop_labels=True)
+    elif tables := [table for table in (path / f"metadata.{kind}" for kind in TABLES) if table.exists()]:
+        rows = _table(tables[0])
     else:
         rows = _pairs(path, unlabelled)
         image_column, text_column = "image", "text"
@@ -81,46 +81,58 @@ def read_lines(
 
 
 def split_lines(rows: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Rows to train on and rows held back, drawn at random; those of one and the same image stay together.
+    """Rows to train on and rows held back, drawn at random; those of equal images stay together.
+
+    Images that cannot be read are not held back.
 
     Args:
         rows: as of `read_lines`.
         share: of the images to hold back, at least one.
 
     Raises:
-        ValueError: a share outside (0, 1), or less than two images.
+        ValueError: a share outside (0, 1), or less than two images that can be read.
     """
-    from datasets import Image
-
     if not 0 < share < 1:
         raise ValueError(f"the share to hold back is {share}, expected one between 0 and 1.")
     places = defaultdict(list)
-    for index, image in enumerate(rows.cast_column("image", Image(decode=False))["image"]):
-        encoded = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
-        places[hashlib.sha1(encoded, usedforsecurity=False).digest()].append(index)
+    checksums = pixel_checksums(rows)
+    for index, checksum in enumerate(checksums):
+        places[checksum].append(index)
+    broken = places.pop(None, [])
     if len(places) < 2:
-        raise ValueError(f"{len(places)} images cannot be split into two parts. Give lines to validate on.")
-    held_back = max(1, round(share * len(places)))
-    order = np.random.default_rng(seed).permutation(len(places))
+        raise ValueError(f"{len(places)} readable images cannot be split into two parts. Give lines to validate on.")
     images = list(places.values())
-    first, second = (
-        rows.select(sorted(index for image in part for index in images[image]))
-        for part in (order[held_back:], order[:held_back])
-    )
-    return first, second
+    chosen = np.random.default_rng(seed).permutation(len(images))[: max(1, round(share * len(images)))]
+    held_back = sorted(index for image in chosen for index in images[image])
+    kept = sorted({*range(len(rows)), *broken} - {*held_back})
+    return rows.select(kept), rows.select(held_back)
 
 
-def readable_lines(rows: Dataset) -> Dataset:
-    """The rows whose images can be decoded."""
+def pixel_checksums(rows: Dataset) -> list[str | None]:
+    """Of the decoded image of each row; equal images have equal ones, and what cannot be decoded has None."""
+    from datasets import Image
 
-    def readable(index: int) -> bool:
+    encoded = rows.cast_column("image", Image(decode=False))
+
+    def checksum(index: int) -> str | None:
         try:
-            load_image(rows[index]["image"])
-        except (OSError, ValueError, SyntaxError, PilImage.DecompressionBombError):  # of files that are no images
-            return False
-        return True
+            return pixel_checksum(load_image(undecoded(encoded[index]["image"])))
+        except (OSError, ValueError):  # as `load_image` says of what is no image
+            return None
 
-    return rows.select([index for index in range(len(rows)) if readable(index)])
+    return [checksum(index) for index in range(len(rows))]
+
+
+def pixel_checksum(image: PilImage.Image) -> str:
+    """SHA-1 in hexadecimal of size, mode and pixels."""
+    return hashlib.sha1(repr((image.mode, image.size)).encode() + image.tobytes(), usedforsecurity=False).hexdigest()
+
+
+def undecoded(image: Any) -> Any:
+    """What `datasets` gives for an image column that is not decoded, as `load_image` takes it."""
+    if isinstance(image, Mapping) and {"bytes", "path"} >= set(image):
+        return image["path"] if image.get("bytes") is None else image["bytes"]
+    return image
 
 
 def _parquet(files: list[Path]) -> Dataset:
@@ -137,16 +149,27 @@ def _parquet(files: list[Path]) -> Dataset:
 
 
 def _table(file: Path) -> Dataset:
-    """Not by the loader of datasets, which makes a number of 0017 and nothing of NA."""
+    """Not by the loader of datasets, which makes a number of 0017, nothing of NA, a date of 2024-01-05, and parts of
+    images that have "test" or "train" in their names."""
     from datasets import Dataset
 
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        table = csv.DictReader(stream)
-        rows, names = list(table), list(table.fieldnames or ())
+    if file.suffix == ".parquet":
+        rows = [dict(row) for row in Dataset.from_parquet(str(file))]
+    else:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            if file.suffix == ".csv":
+                rows = list(csv.DictReader(stream))
+            else:
+                rows = [json.loads(line) for line in stream if line.strip()]
+    names = list(dict.fromkeys(name for row in rows for name in row if name is not None))
     if "file_name" not in names:
         raise ValueError(f"{file}: no column 'file_name', it has {names}. Expected the images' names.")
-    columns = {name: [row[name] for row in rows] for name in names}
-    return Dataset.from_dict(columns | {"image": [str(file.parent / row["file_name"]) for row in rows]})
+
+    def texts(name: str) -> list[str | None]:
+        return [None if row.get(name) is None else str(row[name]) for row in rows]
+
+    images = [None if name is None else str(file.parent / name) for name in texts("file_name")]
+    return Dataset.from_dict({name: texts(name) for name in names} | {"image": images})
 
 
 def _text(label: Path) -> str:

@@ -37,8 +37,8 @@ class VisionTextConfig(TextRecognitionConfig):
             been read to, the decoder's attention to the image fades.
         decoder_window: characters, the newest included, that the decoder remembers.
         dropout: in the transformer layers and before the classifiers, in training.
-        ctc_weight: share of the CTC head in the loss, the rest is the decoder's; and its share in what is read. 0 is
-            the decoder alone.
+        ctc_weight: share of the CTC head in the loss, the rest is the decoder's; and its share in what is read. More
+            than 0: by that head the decoder knows where in the image it is.
         invalid_labels: what `forward` does with a label that cannot be aligned with its image (fewer frames than
             characters plus equal neighbours) or holds ids outside the alphabet: "error", or "skip" (left out of the
             loss and counted in `skipped`).
@@ -95,6 +95,11 @@ class VisionTextConfig(TextRecognitionConfig):
         check_choice(f"{name}: empty_labels", self.empty_labels, ("error", "skip", "blank"))
         check_number(f"{name}: dropout", self.dropout, 0, 1)
         check_number(f"{name}: ctc_weight", self.ctc_weight, 0, 1)
+        if self.ctc_weight == 0:
+            raise ValueError(
+                f"{name}: ctc_weight is 0, expected a number above: by the CTC head the decoder knows where in the "
+                "image it is. 0.3 is the default."
+            )
         check_list(f"{name}: stem_channels", self.stem_channels, 1, 64)
         check_list(f"{name}: stem_strides", self.stem_strides, len(self.stem_channels), len(self.stem_channels))
         for index, (channels, strides) in enumerate(zip(self.stem_channels, self.stem_strides, strict=True)):

@@ -211,6 +211,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             targets, steps, usable = usable_labels(
                 labels, memory["lengths"], config.vocab_size, config.invalid_labels, config.empty_labels
             )
+            steps = steps * usable  # what is skipped is not read along, however long
             targets = targets[:, : int(steps.max()) if len(steps) else 0] * usable[:, None]
         elif self.ctc_classifier is None or output_attentions:
             targets = beam_search(AttentionSteps(self.decoder, memory), memory["lengths"], 1).sequences
@@ -256,7 +257,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             lexicon: int64 (N, L) padded with 0: the answer is one of these N texts.
             with_characters: also give the score and the px span of every character. The score is the character's
                 probability given those before it, the last one's also that the text ends there; the span is taken from
-                where the decoder looked.
+                where the decoder looked. Behind a rectifier it is that of the straightened image.
 
         Raises:
             ValueError: `num_beams` below 1, ids outside the alphabet, both `allowed_ids` and `lexicon`, or what

@@ -244,7 +244,7 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         line = line[usable]
         output.skipped = (~usable).sum()
         if num_items_in_batch is not None:
-            output.loss = line.sum() / num_items_in_batch
+            output.loss = line.sum() / max(num_items_in_batch, 1)  # blank lines have no characters
         else:
             weights = label_lengths[usable].clamp(min=1).rsqrt()
             output.loss = (line * weights).sum() / usable.sum().clamp(min=1)

@@ -27,6 +27,7 @@ LAYERS = {
     "mgp_str": 2,
     "stock_parts": 2,
     "registration": 2,
+    "optimization": 2,
     "sharding": 2,
     "alphabet": 3,
     "distillation": 3,

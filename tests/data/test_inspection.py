@@ -44,6 +44,11 @@ def test_sound_lines_have_no_findings():
                                           [*SOUND, row("told")]]  # fmt: skip
 
 
+def test_images_of_which_none_has_a_text_are_an_error():
+    inspection = inspect_lines({"train": [row | {"text": None} for row in SOUND]}, PROCESSOR, frames)
+    assert [finding.what for finding in inspection.errors] == [f"{len(SOUND)} images that have no text"]
+
+
 @pytest.mark.parametrize(
     ("planted", "severity", "what"),
     [

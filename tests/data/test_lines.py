@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PilImage
 
-from hf_ocr.data.lines import read_lines, readable_lines, split_lines
+from hf_ocr.data.lines import pixel_checksums, read_lines, split_lines
 
 TEXTS = ["one", "zwölf", " two words"]
 
@@ -74,9 +74,21 @@ def test_texts_of_a_table_stay_as_they_are_written(images):
     with pytest.raises(ValueError, match="no column 'file_name'"):
         read_lines(folder)
     (folder / "metadata.csv").unlink()
-    rows = [json.dumps({"file_name": path.name, "text": 17}) for path in images]
+    texts = [17, "2024-01-05", None]
+    rows = [json.dumps({"file_name": path.name, "text": text}) for path, text in zip(images, texts, strict=True)]
     (folder / "metadata.jsonl").write_text("\n".join(rows))
-    assert read_lines(folder)["text"][:] == ["17", "17", "17"]
+    assert read_lines(folder)["text"][:] == ["17", "2024-01-05", None]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_names_of_images_name_no_parts(images, kind):
+    """The loader of datasets would take the image for the test part, and the others for none."""
+    folder = images[0].parent
+    images[0].rename(folder / "test-0.png")
+    rows = {"file_name": ["test-0.png", "line 1.png", "line 2.png"], "text": TEXTS}
+    table = Dataset.from_dict(rows)
+    getattr(table, {"csv": "to_csv", "jsonl": "to_json", "parquet": "to_parquet"}[kind])(folder / f"metadata.{kind}")
+    check(read_lines(folder))
 
 
 def test_lines_of_one_image_stay_together(tmp_path):
@@ -92,15 +104,22 @@ def test_lines_of_one_image_stay_together(tmp_path):
     assert len(split_lines(rows, 0.01)[1]) == 4  # never nothing
     with pytest.raises(ValueError, match="share to hold back is 1"):
         split_lines(rows, 1)
-    with pytest.raises(ValueError, match="1 images cannot be split"):
+    with pytest.raises(ValueError, match="1 readable images cannot be split"):
         split_lines(rows.select([0]), 0.5)
 
 
-def test_lines_that_can_be_read(images):
+def test_what_cannot_be_read_is_not_held_back(tmp_path, images):
+    """A truncated file, one that is not there, and no image at all; and equal pixels have many encodings."""
     images[1].write_bytes(images[1].read_bytes()[:40])
-    for path in images:
-        path.with_name(path.stem + ".gt.txt").write_text(path.stem)
-    assert readable_lines(read_lines(images[0].parent))["text"][:] == ["line 0", "line 2"]
+    PilImage.open(images[2]).save(tmp_path / "again.bmp")
+    paths = [*map(str, images), str(tmp_path / "gone.png"), None, str(tmp_path / "again.bmp")]
+    rows = Dataset.from_dict({"image": paths, "text": list("abcdef")}).cast_column("image", Image())
+    first, broken, second, gone, none, again = pixel_checksums(rows)
+    assert (broken, gone, none) == (None, None, None) and second == again != first
+    for seed in range(8):
+        kept, held_back = split_lines(rows, 0.5, seed)
+        assert held_back["text"][:] in (["a"], ["c", "f"])
+        assert sorted([*kept["text"], *held_back["text"]]) == list("abcdef")
 
 
 def test_pairs(images):

@@ -217,6 +217,7 @@ def test_bad_labels_are_an_error_or_counted_and_skipped(label, message, ctc_weig
     model = tiny(ctc_weight=ctc_weight, invalid_labels="skip", empty_labels="skip")
     output = model(images, labels=labels)
     assert output.skipped == 1
+    assert output.decoder_logits.shape[1] == 4  # of the others alone
     torch.testing.assert_close(output.loss, model(images[:1], labels=labels[:1]).loss)
     alone = model(images[1:], labels=labels[1:])
     assert alone.loss == 0 and alone.skipped == 1
