@@ -6,10 +6,15 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from tiny_stock_models import tiny_donut, tiny_trocr
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     AutoModelForImageTextToText,
     GPT2Config,
     MBartConfig,
+    PreTrainedTokenizerFast,
     TrOCRConfig,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
@@ -102,6 +107,28 @@ def test_a_stock_checkpoint_learns_and_is_one_afterwards(request, kind, tmp_path
     read = pipeline("image-to-text", model=str(tmp_path / "final"))
     texts = [found[0]["generated_text"] for found in read([row["image"] for row in rows])]
     assert texts == [prediction.prediction for prediction in report.predictions]
+
+
+@pytest.mark.slow
+def test_a_vit_joined_with_gpt2_learns_to_end(tmp_path):
+    """As README joins them: one token starts, ends and fills."""
+    alphabet = [*sorted(ByteLevel.alphabet()), "<|endoftext|>"]
+    own = Tokenizer(BPE({symbol: index for index, symbol in enumerate(alphabet)}, []))
+    own.pre_tokenizer, own.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=own, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+    tokenizer.pad_token = tokenizer.eos_token
+    torch.manual_seed(0)
+    for part in (
+        encoder_decoder(gpt2, tokenizer), tokenizer, ViTImageProcessor(size={"height": 32, "width": 32})
+    ):  # fmt: skip
+        part.save_pretrained(tmp_path / "joined")
+    model, processor = load_recognizer(tmp_path / "joined")
+    rows = [{"image": drawn(word), "text": word} for word in WORDS]
+    chunks = LineChunks([Source(rows)], processor, lines_per_chunk=16, batches_per_chunk=2)
+    settings = TrainingConfig(str(tmp_path), max_steps=200, save_steps=200, learning_rate=5e-3, average_decay=0.8)
+    train(model, processor, chunks, settings)
+    report = evaluate(*load_recognizer(tmp_path / "final"), rows)
+    assert [prediction.prediction for prediction in report.predictions] == WORDS
 
 
 def test_what_no_decoder_asks_is_not_trained(folder):
