@@ -6,8 +6,8 @@
 
 Both have the same encoder, and decoders of equal layers, heads and widths: ours with its CTC head, searched as
 `recognize` does, and transformers' TrOCR decoder, read by `generate` with its cache. Ours by steps, and looking ahead
-along what CTC says. The best of the rounds, in which they take turns, in seconds of the processor; "decoder alone" is
-what is left without the time of the encoder.
+along what CTC says. The best of the rounds, in which they take turns; "decoder alone" is what is left without the time
+of the encoder, which both have.
 
 Without a model weights are random, images are of two sizes, and no text may end before its length, so that all take the
 same steps. What CTC says is then never right: "ahead" is the one look along a draft that is. With a model of this
@@ -17,6 +17,7 @@ family and lines, a parquet file with a column `image` (bytes, path), ours reads
 
 import argparse
 import io
+import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -133,9 +134,9 @@ def best_seconds(calls: dict[str, Callable[[Batch], object]], batches: list[Batc
         seconds: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(rounds + 1):  # the first warms up
             for name, call in calls.items():
-                start = time.process_time()
+                start = time.perf_counter()
                 call(batch)
-                seconds[name].append(time.process_time() - start)
+                seconds[name].append(time.perf_counter() - start)
         for name in calls:
             found[name] += min(seconds[name][1:])
     return found
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=hardware()["cores"], help="default: all cores")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--num_beams", type=int, default=1)
+    parser.add_argument("--record", type=Path, help="JSON file to which the figures are added")
     arguments = parser.parse_args()
     if (arguments.model is None) != (arguments.data is None):
         parser.error("--model and --data go together")
@@ -173,6 +175,7 @@ def main() -> None:
         "ahead": partial(read, ours, num_beams=beams, way="ahead" if arguments.model else "right"),
         "encoder": lambda batch: ours.vision_text(**batch.inputs),
     }
+    rows = []
     print(f"{hardware()['cpu']}, {arguments.threads} threads, {arguments.dtype}, {versions()}")
     print(f"{'':24} {'generate':>9} {'by steps':>18} {'ahead':>18}")
     for name, batches in sets.items():
@@ -181,8 +184,17 @@ def main() -> None:
         count = sum(len(batch.inputs["pixel_values"]) for batch in batches)
         for what, less in (("whole, images/s", 0.0), ("decoder alone", seconds["encoder"])):
             rates = {reader: count / (seconds[reader] - less) for reader in ("generate", "steps", "ahead")}
+            rows.append({"set": name, "what": what, **{reader: round(rate, 1) for reader, rate in rates.items()}})
             shown = [f"{rates[way]:9.1f} ({rates[way] / rates['generate']:5.2f}x)" for way in ("steps", "ahead")]
             print(f"{name:6} {what:17} {rates['generate']:9.1f} {shown[0]:>18} {shown[1]:>18}", flush=True)
+    if arguments.record:
+        known = json.loads(arguments.record.read_text(encoding="utf-8")) if arguments.record.exists() else []
+        settings = {
+            name: getattr(arguments, name) for name in ("threads", "dtype", "batch_size", "num_beams", "rounds")
+        }
+        settings["model"] = Path(arguments.model).name if arguments.model else None
+        known.append({"settings": settings, "figures": rows, "hardware": hardware(), "versions": versions()})
+        arguments.record.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
