@@ -125,6 +125,8 @@ def test_the_readmes_python_runs(monkeypatch, capsys):
     assert len(blocks) >= 2
     names: dict[str, object] = {}
     for block in blocks:
+        if "openai-community/gpt2" in block:  # from the Hub: test_encoder_decoder.py joins a small one as it does
+            continue
         exec(compile(block, "README.md", "exec"), names)
     texts = {row["file_name"]: row["text"] for row in map(json.loads, (SAMPLES / "metadata.jsonl").open())}
     assert names["texts"] == [texts["receipt-2.png"]]
