@@ -246,14 +246,21 @@ def test_what_was_read_much_worse_than_the_rest_is_a_limit():
     assert "## Limits" not in render_card(replace(BARE, results=(few,))).text
 
 
+RENDERED_BY_SCRIPTS = {
+    "fraktur": ("finetune_fraktur.py", "render"),
+    "checkpoints": ("compare_checkpoints.py", "comparison"),
+}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "model_cards").glob("*.json")), ids=lambda path: path.stem)
 def test_every_card_is_its_record_rendered(path):
     card = path.with_suffix(".md")
     content = json.loads(path.read_text(encoding="utf-8"))
     if "model" not in content:  # a measurement by a script, which renders it if it has a card
         if card.exists():
-            script = runpy.run_path(str(ROOT / "scripts" / f"finetune_{path.stem}.py"))
-            assert card.read_text(encoding="utf-8") == script["render"](content)
+            script, render = RENDERED_BY_SCRIPTS[path.stem]
+            found = runpy.run_path(str(ROOT / "scripts" / script))[render](content)
+            assert card.read_text(encoding="utf-8") == found
         return
     assert card.read_text(encoding="utf-8") == str(render_card(RunRecord.load(path)))
     data = ModelCard.load(card).data
