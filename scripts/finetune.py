@@ -21,7 +21,6 @@ import math
 import shutil
 import sys
 import zlib
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from functools import partial
@@ -46,7 +45,7 @@ from hf_ocr.cli.inspect import report as inspection_lines
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.data.inspection import inspect_lines
-from hf_ocr.data.lines import pixel_checksums, read_lines, split_lines
+from hf_ocr.data.lines import measurable_lines, pixel_checksums, read_lines, split_lines
 from hf_ocr.distillation import Teacher, read_with_teacher
 from hf_ocr.encoder_decoder import decoder_positions, load_recognizer
 from hf_ocr.evaluation import Report
@@ -177,21 +176,6 @@ def files_of(data: DataArguments) -> dict[str, Any]:
     return {name: value for name, value in vars(data).items() if name.endswith("_file") and value}
 
 
-def checked(name: str, rows: Dataset) -> Dataset:
-    """Refuse lines that nothing can be measured on."""
-    if not any(text.strip() for text in rows["text"]):
-        raise ValueError(f"none of the {len(rows)} {name} lines that can be read has a character. Give others.")
-    return rows
-
-
-def has_text(text: str | None) -> bool:
-    return text is not None
-
-
-def fingerprints(files: Iterable[str]) -> tuple[DataFile, ...]:
-    return tuple(fingerprint(file) for file in files)
-
-
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Leaves the lines of the description as they are, and shows the defaults."""
 
@@ -219,22 +203,19 @@ def main() -> None:
         return files and read_lines(files, data.image_column_name, data.text_column_name, unlabelled=True)
 
     def measurable(name: str, files: list[str] | None) -> Dataset | None:
-        if (given := lines(files)) is None:
-            return None
-        rows = given.filter(has_text, input_columns="text")
-        checksums = pixel_checksums(rows)
-        rows = rows.select([index for index, checksum in enumerate(checksums) if checksum is not None])
-        if len(rows) < len(given):
+        given = lines(files)
+        rows = given and measurable_lines(given)
+        if rows is not None and len(rows) < len(given):
             say(f"{len(given) - len(rows):,} {name} lines are left out: no text or a broken image, see hf-ocr inspect")
-        return checked(name, rows)
+        return rows
 
     teacher_model = model_arguments.teacher_model
     given = lines(data.train_file)
     validation, test = measurable("validation", data.validation_file), measurable("test", data.test_file)
     old_test = measurable("old test", data.old_test_file)
     replay = lines(data.replay_file)
-    replay = replay and replay.filter(has_text, input_columns="text")
-    training_lines = given.filter(has_text, input_columns="text")
+    replay = replay and replay.filter(lambda text: text is not None, input_columns="text")
+    training_lines = given.filter(lambda text: text is not None, input_columns="text")
     unlabelled = given.filter(lambda text: text is None, input_columns="text")
     if not len(training_lines) and teacher_model is None:
         raise ValueError(
@@ -245,7 +226,7 @@ def main() -> None:
         if not len(training_lines):
             raise ValueError("no training line has a text to validate on. Give --validation_file.")
         training_lines, held_back = split_lines(training_lines, data.validation_split, training.seed)
-        validation = checked("held back", held_back)
+        validation = measurable_lines(held_back)
     if model_arguments.lora_rank and (training.freeze_steps or model_arguments.alphabet != "fail"):
         raise ValueError(
             "lora_rank goes with neither freeze_steps nor a growing alphabet: beside its matrices nothing learns, the "
@@ -275,12 +256,8 @@ def main() -> None:
             "texts, or a --teacher_model, or a lower --teacher_min_score."
         )
     if state.is_main_process:
-        look_at(
-            {"train": training_lines, "validation": validation, "test": test},
-            model,
-            processor,
-            model_arguments.alphabet,
-        )
+        splits = {"train": training_lines, "validation": validation, "test": test}
+        look_at(splits, model, processor, model_arguments.alphabet)
     state.wait_for_everyone()
     if model_arguments.alphabet != "fail":
         texts = [text for rows in (training_lines, validation, replay) if rows is not None for text in rows["text"]]
@@ -307,9 +284,9 @@ def main() -> None:
     if steps < 0:
         a_step = training.per_device_train_batch_size * training.gradient_accumulation_steps * state.num_processes
         steps = math.ceil(training.num_train_epochs * len(training_lines) / (a_step * sources[0].share))
-    if training.find_learning_rate and not state.is_main_process:
-        return
     if training.find_learning_rate:
+        if not state.is_main_process:
+            return
         batches = (batch for index in range(len(chunks)) for batch in chunks[index])
         sweep = sweep_learning_rates(model, batches, mixed_precision=training.mixed_precision)
         output.mkdir(parents=True, exist_ok=True)
@@ -326,7 +303,9 @@ def main() -> None:
     teacher = None
     if training.distillation_weight > 0:
         teacher = Teacher(*load_recognizer(teacher_model or model_arguments.model_name_or_path), processor)
-    found = {name: fingerprints(files) for name, files in files_of(data).items()} if state.is_main_process else {}
+    found: dict[str, tuple[DataFile, ...]] = {}
+    if state.is_main_process:
+        found = {name: tuple(map(fingerprint, files)) for name, files in files_of(data).items()}
     (found,) = broadcast_object_list([found])
     origin = {
         **{name: [file.sha256 for file in files] for name, files in found.items() if name != "test_file"},
@@ -389,14 +368,7 @@ def write_record(
         name=output.resolve().name,
         description=f"{models['model_name_or_path']}, fine-tuned.",
         model=describe_model(model, processor),
-        settings={
-            **asdict(model_arguments),
-            **asdict(data),
-            **asdict(training),
-            **models,
-            **paths,
-            "output_dir": output,
-        },
+        settings=asdict(model_arguments) | asdict(data) | asdict(training) | models | paths | {"output_dir": output},
         created=date.today().isoformat(),
         hours=round(log[-1]["seconds"] / 3600, 2),
         steps=log[-1]["step"],

@@ -250,7 +250,7 @@ def test_lines_that_cannot_be_measured_are_left_out(folder, tmp_path):
     for path in lines.glob("*.gt.txt"):
         path.write_text("")
     refused = refuse(folder, tmp_path / "none", max_steps=2, test_file=lines)
-    assert "none of the 5 test lines that can be read has a character" in refused.stderr
+    assert "none of the 5 lines with a text that can be read has a character" in refused.stderr
 
 
 def test_equal_images_and_images_without_a_text_stop_no_run(folder, tmp_path):

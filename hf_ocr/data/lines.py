@@ -95,17 +95,29 @@ def split_lines(rows: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Da
     if not 0 < share < 1:
         raise ValueError(f"the share to hold back is {share}, expected one between 0 and 1.")
     places = defaultdict(list)
-    checksums = pixel_checksums(rows)
-    for index, checksum in enumerate(checksums):
+    for index, checksum in enumerate(pixel_checksums(rows)):
         places[checksum].append(index)
-    broken = places.pop(None, [])
+    places.pop(None, None)  # what is broken stays where it is looked at
     if len(places) < 2:
         raise ValueError(f"{len(places)} readable images cannot be split into two parts. Give lines to validate on.")
     images = list(places.values())
     chosen = np.random.default_rng(seed).permutation(len(images))[: max(1, round(share * len(images)))]
     held_back = sorted(index for image in chosen for index in images[image])
-    kept = sorted({*range(len(rows)), *broken} - {*held_back})
-    return rows.select(kept), rows.select(held_back)
+    return rows.select(sorted({*range(len(rows))} - {*held_back})), rows.select(held_back)
+
+
+def measurable_lines(rows: Dataset) -> Dataset:
+    """The rows that have a text and an image that can be read.
+
+    Raises:
+        ValueError: none of them has a character, so that no rate can be measured.
+    """
+    labelled = rows.filter(lambda text: text is not None, input_columns="text")
+    checksums = pixel_checksums(labelled)
+    found = labelled.select([index for index, checksum in enumerate(checksums) if checksum is not None])
+    if not any(text.strip() for text in found["text"]):
+        raise ValueError(f"none of the {len(found)} lines with a text that can be read has a character. Give others.")
+    return found
 
 
 def pixel_checksums(rows: Dataset) -> list[str | None]:
