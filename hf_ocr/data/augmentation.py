@@ -277,7 +277,7 @@ def augment(image: Image.Image, rng: np.random.Generator, kind: Literal["line", 
 
 
 def _moved(image: Image.Image, draw: random.Random, kind: str) -> Image.Image:
-    """Stretch, rotation, shear, perspective and another cut in one interpolation; the edges repeat outwards."""
+    """Stretch, rotation, shear, perspective and another cut in one interpolation; near the edges they are repeated."""
     width, height = image.size
     # A line turns so little that its ends move by a quarter of its height.
     steepest = 12.0 if kind == "word" else min(3.0, math.degrees(math.atan2(0.5 * height, width)))
@@ -298,6 +298,9 @@ def _moved(image: Image.Image, draw: random.Random, kind: str) -> Image.Image:
         right -= height * draw.uniform(-ends[1], ends[0])
         top += height * draw.uniform(-sides[1], sides[0])
         bottom -= height * draw.uniform(-sides[1], sides[0])
+    if draw.random() < 0.12:  # a loose crop: empty ground at an end
+        room = height * draw.uniform(0.0, 4.0)
+        left, right = (left - room, right) if draw.random() < 0.5 else (left, right + room)
     pad = max(2, height // 3)
     padded = Image.fromarray(np.pad(np.asarray(image), pad, mode="edge"))
     shift = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]])

@@ -164,13 +164,21 @@ def place(
 
 
 def crop_margins(
-    draw: random.Random, height: float, tightest: float, loosest: float
+    draw: random.Random, height: float, tightest: float, loosest: float, setting: Setting
 ) -> tuple[float, float, float, float]:
-    """Pads for `place`, px: each between `tightest` and `loosest` times the height, about a common amount."""
+    """Pads for `place`, px: left, top, right, bottom.
+
+    Each is between `tightest` and `loosest` times the height, about a common amount. One crop in six is a loose one: on
+    a side without a neighbour up to 4 heights of empty ground follow at the ends, half a height above and below.
+    """
     usual = draw.uniform(max(0.0, tightest), loosest * 0.6)
-    left, top, right, bottom = (
-        height * min(loosest, max(tightest, usual + draw.uniform(-0.5, 0.5) * loosest)) for _ in range(4)
-    )
+    pads = [min(loosest, max(tightest, usual + draw.uniform(-0.5, 0.5) * loosest)) for _ in range(4)]
+    if draw.random() < 1 / 6:
+        neighbours = (setting.before, setting.above, setting.after, setting.below)
+        for side, (neighbour, most) in enumerate(zip(neighbours, (4.0, 0.5, 4.0, 0.5), strict=True)):
+            if not neighbour and draw.random() < 0.7:
+                pads[side] += draw.uniform(0.0, most)
+    left, top, right, bottom = (height * pad for pad in pads)
     return left, top, right, bottom
 
 

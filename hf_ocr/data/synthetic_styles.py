@@ -87,7 +87,7 @@ def _receipt(draw: random.Random, text: str, face: FontFace, neighbour: Neighbou
         min(1.7, max(0.6, stretch)),
         scale,
     )
-    layers, size_out = place(ink, matrix, crop_margins(draw, size * scale, -0.05, 0.3))
+    layers, size_out = place(ink, matrix, crop_margins(draw, size * scale, -0.05, 0.3, setting))
     level = draw.randint(225, 255) if draw.random() < 0.72 else draw.randint(110, 225)
     distance = draw.uniform(120, 240) if draw.random() < 0.75 else draw.uniform(55, 120)
     grey = max(0, round(level - distance))
@@ -134,7 +134,7 @@ def _document(draw: random.Random, text: str, face: FontFace, neighbour: Neighbo
     tilt = draw.uniform(-0.05, 0.05) if draw.random() < 0.1 else 0.0
     matrix = homography(*canvas.size, angle, 0.0, math.exp(draw.gauss(0, 0.08)), scale, tilt)
     height = size * scale
-    layers, size_out = place(ink, matrix, crop_margins(draw, height, -0.02, 0.35))
+    layers, size_out = place(ink, matrix, crop_margins(draw, height, -0.02, 0.35, setting))
     if draw.random() < 0.06:  # white on a dark bar
         grey, level = draw.randint(200, 255), draw.randint(0, 110)
     else:
@@ -175,7 +175,7 @@ def _screen(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour
     else:
         level = draw.randint(170, 255)
         grey = max(0, level - draw.randint(80, 255))
-    pads = [round(p) for p in crop_margins(draw, size, 0.0, 0.45)]
+    pads = [round(p) for p in crop_margins(draw, size, 0.0, 0.45, setting)]
     x0, y0, x1, y1 = (round(v) for v in ink.box)
     cut = (x0 - pads[0], y0 - pads[1], x1 + pads[2], y1 + pads[3])
     mask = canvas.crop(cut)
@@ -245,7 +245,7 @@ def _scene(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour)
     width = (ink.box[2] - ink.box[0]) * scale * stretch
     scale *= min(3.0, max(1.0, 4.5 * len(text) / max(1.0, width)))
     matrix = homography(*ink.layers[0][0].size, angle, shear, stretch, scale, tilt_x, tilt_y)
-    layers, size_out = place(ink, matrix, crop_margins(draw, height, -0.06, 0.3))
+    layers, size_out = place(ink, matrix, crop_margins(draw, height, -0.06, 0.3, setting))
     image = grounds.scene_ground(size_out, draw, level, room)
     for layer, own in layers:
         if own is None and draw.random() < 0.15:

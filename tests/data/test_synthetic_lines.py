@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hf_ocr.data import synthetic_grounds as grounds
 from hf_ocr.data.fonts import FontFace
 from hf_ocr.data.synthetic_lines import SyntheticLines
-from hf_ocr.data.synthetic_setting import Setting, bend, font_of, place, set_line
+from hf_ocr.data.synthetic_setting import Setting, bend, crop_margins, font_of, place, set_line
 from hf_ocr.data.synthetic_styles import STYLES, blank
 from hf_ocr.text import LATIN_ALPHABET
 
@@ -138,6 +138,17 @@ def test_place_cuts_to_the_turned_text(face):
     assert np.asarray(layer).sum() > 0.85 * (0.97 * np.asarray(ink.layers[0][0]).sum())
     wide = place(ink, turn, (10, 0, 0, 0))[1]
     assert wide[0] == size[0] + 10 and rows[-1] < size[1]
+
+
+def test_some_crops_are_loose_but_never_beside_a_neighbour(face):
+    draw = random.Random(0)
+    setting = Setting(font_of(face, 20), before="the", below="line")
+    left, top, right, bottom = np.transpose([crop_margins(draw, 20.0, -0.1, 0.3, setting) for _ in range(2000)])
+    for pads in (left, bottom):
+        assert -2 <= pads.min() < 0 and 5 < pads.max() <= 6
+    assert -2 <= right.min() < 0 and 75 < right.max() <= 86
+    assert -2 <= top.min() < 0 and 14 < top.max() <= 16
+    assert 0.08 < (right > 6).mean() < 0.16
 
 
 def test_bend_moves_the_middle_against_the_ends(face):
