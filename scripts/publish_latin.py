@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image, ImageFont
+from PIL import Image, ImageFont, ImageStat
 from tqdm.auto import tqdm
 from transformers import AutoModelForTextRecognition
 
@@ -160,6 +160,20 @@ def joined_lines(
     return joined
 
 
+def loose_lines(rows: Dataset, count: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
+    """Lines with up to three heights of empty ground before and behind them, as a generous crop has."""
+    draw = random.Random(seed)
+    loose = []
+    for index in draw.sample(range(len(rows)), count):
+        image = rows[index]["image"].convert("L")
+        before, behind = (round(draw.uniform(0.0, 3.0) * image.height) for _ in range(2))
+        paper = int(ImageStat.Stat(image).median[0])
+        line = Image.new("L", (before + image.width + behind, image.height), paper)
+        line.paste(image, (before, 0))
+        loose.append({"image": line, "text": rows[index]["text"]})
+    return loose
+
+
 def install(sources: list[Path], shares: list[float], folder: Path) -> None:
     """The weighted mean of the weights as `STORED`, without the code that `save_pretrained` puts beside them."""
     states = [
@@ -194,6 +208,7 @@ def test_sets(data: Path) -> Iterator[tuple[str, str, str, Any, tuple[DataFile, 
         yield name, "test", title, read_lines(file), (fingerprint(file),)
     receipts = read_lines(data / "sroie_lines" / "test.parquet")
     yield "sroie_lines", "test, joined", "ten receipt lines side by side", joined_lines(receipts), ()
+    yield "sroie_lines", "test, loose", "receipt lines with empty ground before and behind", loose_lines(receipts), ()
     seen, unseen = split_families(find_fonts(), held_out=0.15, seed=0)
     for split, faces in (("unseen fonts", unseen), ("seen fonts", seen)):
         lines = SyntheticLines(faces, load_words(), seed=20_000, styles={"document": 1.0})

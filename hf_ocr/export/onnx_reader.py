@@ -35,6 +35,7 @@ from hf_ocr.models.line_preparation import (
     resized_width,
     scale_pixels,
     stretch_line,
+    text_part,
     text_width,
     turned,
 )
@@ -168,7 +169,8 @@ class OnnxReader:
         Raises:
             ImageError: (a ValueError) an image that cannot be read or is no text line.
         """
-        lines = [self._prepare(turn) for turn in turned(load_image(image)).values()]
+        loaded = load_image(image)
+        lines = [self._prepare(turn) for turn in turned(loaded.crop(text_part(loaded))).values()]
         line, best = _best((line, self._recognize(line)) for line in lines)
         for stretch in STRETCHES:
             if not best._is_doubtful():

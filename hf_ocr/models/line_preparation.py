@@ -23,6 +23,15 @@ DOUBTFUL = 0.9
 STRETCHES = (0.7, 1.35, 0.85, 1.15)
 
 
+# What of its ground a line keeps round its ink when it is cut out of a loose crop, in heights of the ink; and how much
+# of the height must go for that. In training print fills more of a line.
+KEPT_GROUND = 0.25
+LOOSE = 0.7
+# How far an even ground departs from its median: grey levels, and a share of what the ink does.
+UNEVEN = (12, 0.12)
+MIN_INK = 8  # px; what is less high may be a dash or a dot
+
+
 def bucket_width(width: int) -> int:
     """The width (px) to which an image of this width is padded for reading; of the image alone, never of its batch.
 
@@ -89,6 +98,33 @@ def scale_pixels(pixels: np.ndarray, mean: float | list[float], std: float | lis
     values *= (1 / (255 * stds)).astype(np.float32)
     values -= (means / stds).astype(np.float32)
     return values
+
+
+def text_part(image: Image.Image) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the part to read, px: of a loose crop the ink with some ground, else all of it.
+
+    Scaled to the height of a line, print with much ground above and below it is smaller than a recognizer has seen. The
+    border of the image must be even, and the ink neither low nor higher than wide: a dash or a single letter would
+    become another's size.
+    """
+    whole = (0, 0, *image.size)
+    grey = np.asarray(image.convert("L"))
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ground, darkest, brightest = int(np.median(border)), int(grey.min()), int(grey.max())
+    contrast = max(brightest - ground, ground - darkest)
+    tolerance = max(UNEVEN[0], UNEVEN[1] * contrast)
+    least, most = ground - tolerance, ground + tolerance
+    if not least <= border.min() <= border.max() <= most or contrast <= tolerance:
+        return whole
+    ink = (grey < least) | (grey > most)
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+    kept = round(KEPT_GROUND * height)
+    if not MIN_INK <= height <= width or height + 2 * kept > LOOSE * image.height:
+        return whole
+    left, top = int(columns[0]) - kept, int(rows[0]) - kept
+    right, bottom = left + width + 2 * kept, top + height + 2 * kept
+    return max(0, left), max(0, top), min(image.width, right), min(image.height, bottom)
 
 
 def turned(image: Image.Image) -> dict[int, Image.Image]:

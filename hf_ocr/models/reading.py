@@ -13,7 +13,7 @@ from PIL import Image
 
 from .confidence import ScoreAs, aggregate, check_score_as
 from .image_loading import load_image
-from .line_preparation import DOUBTFUL, STRETCHES, bucket_width, stretch_line, turned
+from .line_preparation import DOUBTFUL, STRETCHES, bucket_width, stretch_line, text_part, turned
 
 Box = tuple[float, float, float, float]
 
@@ -57,7 +57,7 @@ class _Line(NamedTuple):
 
     place: int  # among the images of the window
     degrees: int
-    size: tuple[int, int]  # of the given image, px
+    part: tuple[int, int, int, int]  # of the given image, px: left, top, right, bottom
     pixel_values: torch.Tensor  # float32 (C, H, W)
     width: int
 
@@ -111,9 +111,10 @@ def iterate_readings(
     """Read images of text lines or words, lazily and in order.
 
     Batches hold images of one width bucket, padded to the bucket's width, so that what is read from an image does
-    not depend on its neighbours. An image taller than 1.5 times its width is read upright and turned by 90 and 270
-    degrees, and as long as its reading is doubtful it is read again at other widths, unless the model stretches all
-    images to one; the reading with the best probability a character, at temperature 1, is kept.
+    not depend on its neighbours. Of a loose crop on even ground the part with the ink is read. An image taller than 1.5
+    times its width is read upright and turned by 90 and 270 degrees, and as long as its reading is doubtful it is read
+    again at other widths, unless the model stretches all images to one; the reading with the best probability a
+    character, at temperature 1, is kept.
 
     Args:
         model: a recognizer (anything with `recognize`), on any device, in any mode.
@@ -196,11 +197,11 @@ def words_of(characters: list[Character], score_as: ScoreAs) -> Iterator[Charact
 
 
 def _prepare(processor: Any, index: int, image: Image.Image) -> list[_Line]:
-    lines = []
-    for degrees, upright in turned(image).items():
+    lines, part = [], text_part(image)
+    for degrees, upright in turned(image.crop(part)).items():
         inputs = processor(images=[upright], return_tensors="pt")
         pixel_values = inputs["pixel_values"][0]
-        lines.append(_Line(index, degrees, image.size, pixel_values, int(inputs["widths"][0])))
+        lines.append(_Line(index, degrees, part, pixel_values, int(inputs["widths"][0])))
     return lines
 
 
@@ -253,7 +254,8 @@ def _characters(processor: Any, recognition: Any, row: int, length: int, line: _
         raise ValueError("this model cannot tell where its characters stand. Read without boxes.")
     symbols = processor.batch_decode(recognition.sequences[row, :length, None])
     scores = recognition.character_scores[row, :length].tolist()
-    turned = line.size if line.degrees == 0 else line.size[::-1]
+    left, top, right, bottom = line.part
+    turned = (right - left, bottom - top) if line.degrees == 0 else (bottom - top, right - left)
     prepare = processor.image_processor
     shown = line.width * prepare.text_width(*turned) / prepare.resized_width(*turned)  # columns that are no padding
     spans = (recognition.character_spans[row, :length] * (turned[0] / shown)).clamp(max=turned[0]).tolist()
@@ -264,10 +266,10 @@ def _characters(processor: Any, recognition: Any, row: int, length: int, line: _
 
 
 def _box(start: float, end: float, line: _Line) -> Box:
-    """Columns [start, end) of the turned image as a box of the given image, px."""
-    width, height = line.size
+    """Columns [start, end) of the turned part as a box of the given image, px."""
+    left, top, right, bottom = map(float, line.part)
     if line.degrees == 90:  # counter-clockwise: its columns are the rows of the given image
-        return (0.0, start, float(width), end)
+        return (left, top + start, right, top + end)
     if line.degrees == 270:
-        return (0.0, height - end, float(width), height - start)
-    return (start, 0.0, end, float(height))
+        return (left, bottom - end, right, bottom - start)
+    return (left + start, top, left + end, bottom)

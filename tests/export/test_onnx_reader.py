@@ -21,6 +21,7 @@ from hf_ocr.export.onnx_reader import OnnxReader
 from hf_ocr.models.ctc import greedy_search
 from hf_ocr.models.image_loading import ImageError
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
+from hf_ocr.models.line_preparation import text_part
 from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import read_images
@@ -52,9 +53,13 @@ def shipped(tmp_path_factory):
 
 
 def test_it_reads_as_the_pipeline_does(exported):
-    """Wide and tall lines, in grey and in colour; a network of random weights doubts them all."""
+    """Wide, tall and loose lines, in grey and in colour; a network of random weights doubts them all."""
     model, processor, reader = exported
     images = [*lines(8), *(image.rotate(90, expand=True) for image in lines(4, seed=2)), lines(1)[0].convert("RGB")]
+    loose = Image.new("L", (300, 120), 255)
+    loose.paste(lines(1)[0].point(lambda value: 0 if value < 128 else 255), (40, 50))
+    assert text_part(loose) != (0, 0, 300, 120)
+    images.append(loose)
     want = read_images(model.reading_copy(torch.float32), processor, images)
     got = list(reader.read_many(images))
     assert [reading.text for reading in got] == [reading.text for reading in want]

@@ -1,4 +1,4 @@
-"""The rules of size and turned lines are tried where they are used; here what they are held against."""
+"""The rules of size and turned lines are tried where they are used; here the others, and what they are held against."""
 
 import sys
 from subprocess import run
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw
 
-from hf_ocr.models.line_preparation import STRETCHES, stretch_line
+from hf_ocr.models.line_preparation import STRETCHES, stretch_line, text_part
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -36,3 +37,45 @@ assert not {"torch", "transformers", "hf_ocr"} & set(sys.modules)
     folder = sys.modules["hf_ocr.models"].__path__[0]
     done = run([sys.executable, "-c", code, folder], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def drawn(size, *ink, ground=230, grey=20):
+    """Boxes of ink (left, top, right, bottom) on even ground."""
+    image = Image.new("L", size, ground)
+    for left, top, right, bottom in ink:
+        ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=grey)
+    return image
+
+
+@pytest.mark.parametrize(("ground", "grey"), [(230, 20), (0, 255), (255, 215), (128, 90)])
+def test_of_a_loose_crop_the_ink_and_some_ground_is_read(ground, grey):
+    image = drawn((400, 200), (100, 60, 140, 80), (180, 64, 250, 84), ground=ground, grey=grey)
+    assert text_part(image) == text_part(image.convert("RGB")) == (94, 54, 256, 90)
+    noisy = np.asarray(image) + np.random.default_rng(0).integers(-3, 4, (200, 400))
+    assert text_part(Image.fromarray(noisy.clip(0, 255).astype(np.uint8))) == (94, 54, 256, 90)
+    assert text_part(drawn((400, 200), (3, 1, 140, 21))) == (0, 0, 145, 26)
+
+
+@pytest.mark.parametrize(
+    ("size", "ink"),
+    [
+        ((400, 32), [(10, 6, 380, 26)]),  # a line as it should be
+        ((400, 200), []),  # nothing
+        ((400, 200), [(100, 60, 140, 67)]),  # a dash
+        ((400, 200), [(100, 60, 104, 64)]),  # a dot
+        ((400, 200), [(100, 60, 110, 90)]),  # one letter
+        ((400, 200), [(100, 60, 250, 80), (0, 180, 3, 190)]),  # something at the border
+        ((400, 200), [(100, 10, 250, 30), (100, 150, 250, 170)]),  # two lines
+        ((1, 1), []),
+        ((1, 300), [(0, 100, 1, 200)]),
+    ],
+)
+def test_any_other_image_is_read_whole(size, ink):
+    assert text_part(drawn(size, *ink)) == (0, 0, *size)
+
+
+def test_shaded_ground_is_left_alone():
+    shades = np.broadcast_to(np.linspace(150, 250, 400), (200, 400)).astype(np.uint8)
+    image = Image.fromarray(shades)
+    image.paste(20, (100, 60, 250, 80))
+    assert text_part(image) == (0, 0, 400, 200)

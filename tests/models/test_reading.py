@@ -113,6 +113,16 @@ def test_a_turned_line_is_read_in_the_turn_with_the_best_score_and_its_boxes_tur
     assert close([character.box for character in reading.characters], expected)
 
 
+def test_a_loose_crop_has_its_boxes_in_px_of_the_given_image():
+    line, boxes = bars("abcde")
+    image = Image.new("L", (400, 150), 255)
+    image.paste(line, (70, 40))
+    (reading,) = read_images(BarReader(), bar_processor(), [image], with_characters=True)
+    assert reading.text == "abcde"
+    expected = [(left + 70, 40 - 8, right + 70, 72 + 8) for left, _, right, _ in boxes]
+    assert close([character.box for character in reading.characters], expected)
+
+
 def test_a_long_turned_line_is_not_beaten_by_a_short_doubtful_reading():
     text = "a" * 8 + "b" * 8 + "c" * 9  # 0.96 ** 25 is below the 0.5 of an upright guess at one character
     (reading,) = read_images(BarReader(), bar_processor(), [bars(text)[0].transpose(Image.Transpose.ROTATE_90)])
