@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 from hf_ocr.models.processing_text_recognition import IGNORED
@@ -34,6 +35,10 @@ class _Around:
 
 class SizedImageProcessor(_Around):
     """An image processor that gives every image one size."""
+
+    def cut_to_text(self, image: Image.Image) -> Image.Image:
+        """All of it: what surrounds the text may mean something, as on a page."""
+        return image
 
     def resized_width(self, width: int, height: int) -> int:
         """All lines are alike to it: those of a batch are chosen without regard to their widths."""

@@ -133,6 +133,7 @@ class LineChunks(Dataset):
                 image, text = load_image(row["image"]), unicodedata.normalize("NFC", row["text"])
                 if self.alphabet.issuperset(text):
                     image = source.augment(image.convert("L"), generator) if source.augment is not None else image
+                    image = self.processor.image_processor.cut_to_text(image)
                     if self.processor.image_processor.resized_width(*image.size) <= max_width:
                         return image, text
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # of files that are no images

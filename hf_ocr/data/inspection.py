@@ -99,7 +99,7 @@ def inspect_lines(
         positions: tokens, the end among them, that the decoder has room for; None for a model without such a bound.
     """
     found = _Collector()
-    alphabet = frozenset(processor.tokenizer.alphabet)
+    alphabet, prepare = frozenset(processor.tokenizer.alphabet), processor.image_processor
     unknown: Counter[str] = Counter()
     characters: Counter[str] = Counter()
     seen: dict[str, tuple[str, int, str]] = {}
@@ -112,7 +112,7 @@ def inspect_lines(
             try:
                 row = rows[index]
                 image = load_image(undecoded(row["image"]))
-                width = processor.image_processor.resized_width(*image.size)
+                width = prepare.resized_width(*prepare.cut_to_text(image).size)
             except (ValueError, OSError, MemoryError) as error:
                 found.add("unreadable", split, index, str(error))
                 continue

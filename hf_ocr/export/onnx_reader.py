@@ -169,8 +169,7 @@ class OnnxReader:
         Raises:
             ImageError: (a ValueError) an image that cannot be read or is no text line.
         """
-        loaded = load_image(image)
-        lines = [self._prepare(turn) for turn in turned(loaded.crop(text_part(loaded))).values()]
+        lines = [self._prepare(turn.crop(text_part(turn))) for turn in turned(load_image(image)).values()]
         line, best = _best((line, self._recognize(line)) for line in lines)
         for stretch in STRETCHES:
             if not best._is_doubtful():

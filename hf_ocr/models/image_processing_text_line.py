@@ -8,7 +8,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .image_loading import ImageError, ImageSource, load_image
-from .line_preparation import MIN_SIDE, resize_line, resized_width, scale_pixels, text_width
+from .line_preparation import MIN_SIDE, resize_line, resized_width, scale_pixels, text_part, text_width
 from .setting_checks import check_choice, check_integer, check_list, check_no_overrides, check_number, damage_named
 
 MAX_SIDES = (1024, 65_536)  # px of height and width that a setting may ask for
@@ -30,8 +30,9 @@ class TextLineImagesKwargs(TypedDict, total=False):
 class TextLineImageProcessor(BaseImageProcessor):
     """Scale every line to one height and lay the batch out in one tensor.
 
-    The width follows the aspect: W = clamp(round(width * height / original height), min_width), never cropped. Narrow
-    words are widened to `min_width`, so that a recognizer has a frame for each of their characters.
+    The width follows the aspect: W = clamp(round(width * height / original height), min_width). Narrow words are
+    widened to `min_width`, so that a recognizer has a frame for each of their characters. Of a loose crop on even
+    ground the ink and some ground are taken (`cut_to_text`), in reading and training alike.
 
     Args:
         height: px of the output.
@@ -97,8 +98,12 @@ class TextLineImageProcessor(BaseImageProcessor):
         with damage_named(f"{cls.__name__}: preprocessor_config.json"):
             return super().from_dict(image_processor_dict, **kwargs)
 
+    def cut_to_text(self, image: Image.Image) -> Image.Image:
+        """The part of the image that is prepared, the ink of a loose crop and some ground; else all of it."""
+        return image.crop(text_part(image))
+
     def resized_width(self, width: int, height: int) -> int:
-        """Width in px of a line of `width` x `height` px once it is prepared.
+        """Width in px of a line of `width` x `height` px, once it is prepared; of a loose crop, of what was cut out.
 
         Raises:
             ImageError: a side below 3 px; a line longer than `max_width`, or as tall as that when turned.
@@ -151,6 +156,6 @@ class TextLineImageProcessor(BaseImageProcessor):
 
     def _line(self, image: ImageSource) -> Image.Image:
         """Mode "L" or "RGB", `height` px high, its own width."""
-        line = load_image(image)
+        line = self.cut_to_text(load_image(image))
         size = (self.text_width(line.width, line.height), self.height)
         return resize_line(line, size, self.num_channels, self.resample)

@@ -1,6 +1,7 @@
-"""The tensors that every recognizer takes, checked the same way in every family."""
+"""The tensors that every recognizer takes, checked the same way in each family, and padding kept out of them."""
 
 import torch
+import torch.nn.functional as F
 
 
 def checked_widths(
@@ -40,3 +41,25 @@ def checked_widths(
             "processor gives beside pixel_values."
         )
     return widths.to(pixel_values.device, torch.int64)
+
+
+def mask_columns(hidden: torch.Tensor, widths: torch.Tensor, least: int) -> torch.Tensor:
+    """(B, ..., W) with the columns behind the valid widths (B,), the least of which is given, set to 0, in place.
+
+    Rows of a batch are of like width: the columns before the least width, nearly all, are left alone.
+    """
+    if least < hidden.shape[-1]:
+        columns = torch.arange(least, hidden.shape[-1], device=hidden.device)
+        valid = (columns < widths[:, None]).to(hidden.dtype)
+        hidden[..., least:].mul_(valid.view(len(valid), *[1] * (hidden.ndim - 2), -1))
+    return hidden
+
+
+def masked_relu(hidden: torch.Tensor, widths: torch.Tensor, least: int) -> torch.Tensor:
+    """ReLU of the valid columns, and 0 behind them, in place; as `mask_columns`.
+
+    In place: no layer before this one needs its own result for a gradient. The mask itself is not differentiated, for
+    the ReLU lets nothing through where it is 0; its gradient would cost a copy of the whole tensor.
+    """
+    mask_columns(hidden.detach(), widths, least)
+    return F.relu(hidden, inplace=True)

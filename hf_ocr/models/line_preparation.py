@@ -29,7 +29,7 @@ KEPT_GROUND = 0.25
 LOOSE = 0.7
 # How far an even ground departs from its median: grey levels, and a share of what the ink does.
 UNEVEN = (12, 0.12)
-MIN_INK = 8  # px; what is less high may be a dash or a dot
+MIN_INK = 5  # px; what is less high may be a dash or a dot
 
 
 def bucket_width(width: int) -> int:
@@ -104,8 +104,7 @@ def text_part(image: Image.Image) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of the part to read, px: of a loose crop the ink with some ground, else all of it.
 
     Scaled to the height of a line, print with much ground above and below it is smaller than a recognizer has seen. The
-    border of the image must be even, and the ink neither low nor higher than wide: a dash or a single letter would
-    become another's size.
+    border of the image must be even, and the ink not as low as that of a dash, which would be taken for more.
     """
     whole = (0, 0, *image.size)
     grey = np.asarray(image.convert("L"))
@@ -120,7 +119,7 @@ def text_part(image: Image.Image) -> tuple[int, int, int, int]:
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
     kept = round(KEPT_GROUND * height)
-    if not MIN_INK <= height <= width or height + 2 * kept > LOOSE * image.height:
+    if height < MIN_INK or height + 2 * kept > LOOSE * image.height:
         return whole
     left, top = int(columns[0]) - kept, int(rows[0]) - kept
     right, bottom = left + width + 2 * kept, top + height + 2 * kept

@@ -3,13 +3,12 @@
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .configuration_crnn import CrnnConfig
 from .ctc_loss import ctc_loss
 from .ctc_reading import recognize_with_ctc
-from .line_inputs import checked_widths
+from .line_inputs import checked_widths, mask_columns, masked_relu
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .modeling_text_recognition import TextRecognitionPreTrainedModel
 
@@ -40,12 +39,11 @@ class CrnnConvolution(nn.Module):
         """(B, C, H, W), valid widths (B,), the least of them -> the same behind this layer; what is not valid is 0."""
         hidden = self.norm(self.convolution(hidden))
         widths, least = _output_length(widths, self.convolution), _output_length(least, self.convolution)
-        # In place, and the mask first: no layer needs these values again for its gradient.
-        hidden = F.relu(_mask_columns(hidden, widths, least), inplace=True)
+        hidden = masked_relu(hidden, widths, least)
         if self.pool is not None:
             hidden = self.pool(hidden)  # behind a ReLU the zeros of the mask equal the pool's own padding
             widths, least = _output_length(widths, self.pool), _output_length(least, self.pool)
-            hidden = _mask_columns(hidden, widths, least)
+            hidden = mask_columns(hidden, widths, least)
         return hidden, widths, least
 
 
@@ -67,9 +65,9 @@ class CrnnResidualBlock(nn.Module):
 
     def forward(self, hidden: torch.Tensor, widths: torch.Tensor, least: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """As of `CrnnConvolution`; the width stays."""
-        inner = F.relu(_mask_columns(self.norms[0](self.convolutions[0](hidden)), widths, least), inplace=True)
+        inner = masked_relu(self.norms[0](self.convolutions[0](hidden)), widths, least)
         outer = self.norms[1](self.convolutions[1](inner)) + self.shortcut(hidden)
-        return F.relu(_mask_columns(outer, widths, least), inplace=True), widths, least
+        return masked_relu(outer, widths, least), widths, least
 
 
 def _residual_blocks(config: CrnnConfig, index: int) -> int:
@@ -83,17 +81,6 @@ def _channels_before(config: CrnnConfig, index: int) -> int:
 def _output_length(lengths: Any, layer: nn.Conv2d | nn.MaxPool2d) -> Any:
     kernel, stride, padding = (cast(tuple[int, int], v)[1] for v in (layer.kernel_size, layer.stride, layer.padding))
     return (lengths + 2 * padding - kernel) // stride + 1
-
-
-def _mask_columns(hidden: torch.Tensor, widths: torch.Tensor, least: int) -> torch.Tensor:
-    """(B, C, H, W) with the columns behind the valid widths set to 0, in place.
-
-    Rows of a batch are of like width: the columns before the least width, nearly all, are left alone.
-    """
-    if least < hidden.shape[-1]:
-        columns = torch.arange(least, hidden.shape[-1], device=hidden.device)
-        hidden[..., least:].mul_((columns < widths[:, None])[:, None, None, :].to(hidden.dtype))
-    return hidden
 
 
 class CrnnBidirectionalLstm(nn.Module):
@@ -190,7 +177,7 @@ class CrnnModel(CrnnPreTrainedModel):
             )
         # Not `contiguous`: with one channel it changes nothing, and the convolutions would choose the slow layout.
         hidden = torch.empty_like(pixel_values, dtype=self.dtype, memory_format=torch.channels_last)
-        hidden = _mask_columns(hidden.copy_(pixel_values), widths, least)
+        hidden = mask_columns(hidden.copy_(pixel_values), widths, least)
         for convolution in self.convolutions:
             hidden, widths, least = convolution(hidden, widths, least)
         hidden = hidden.squeeze(2).permute(2, 0, 1).contiguous()

@@ -16,7 +16,7 @@ from .ctc import align, minimum_frames
 from .ctc_loss import usable_labels
 from .ctc_prefix_scores import CtcPrefixScores, expected_frames
 from .ctc_reading import allowed_symbols, checked_lexicon, eval_mode, recognize_with_ctc, spans_in_px
-from .line_inputs import checked_widths
+from .line_inputs import checked_widths, mask_columns
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .modeling_text_recognition import TextRecognitionPreTrainedModel
 from .vision_text_layers import (
@@ -25,7 +25,6 @@ from .vision_text_layers import (
     VisionTextDecoder,
     VisionTextEncoderLayer,
     attention_mask,
-    mask_columns,
 )
 from .vision_text_search import DecoderState, score_lexicon, search_texts
 

@@ -57,7 +57,8 @@ class _Line(NamedTuple):
 
     place: int  # among the images of the window
     degrees: int
-    part: tuple[int, int, int, int]  # of the given image, px: left, top, right, bottom
+    size: tuple[int, int]  # of the given image, px
+    part: tuple[int, int, int, int]  # of the turned image, px: left, top, right, bottom
     pixel_values: torch.Tensor  # float32 (C, H, W)
     width: int
 
@@ -111,10 +112,9 @@ def iterate_readings(
     """Read images of text lines or words, lazily and in order.
 
     Batches hold images of one width bucket, padded to the bucket's width, so that what is read from an image does
-    not depend on its neighbours. Of a loose crop on even ground the part with the ink is read. An image taller than 1.5
-    times its width is read upright and turned by 90 and 270 degrees, and as long as its reading is doubtful it is read
-    again at other widths, unless the model stretches all images to one; the reading with the best probability a
-    character, at temperature 1, is kept.
+    not depend on its neighbours. An image taller than 1.5 times its width is read upright and turned by 90 and 270
+    degrees, and as long as its reading is doubtful it is read again at other widths, unless the model stretches all
+    images to one; the reading with the best probability a character, at temperature 1, is kept.
 
     Args:
         model: a recognizer (anything with `recognize`), on any device, in any mode.
@@ -197,11 +197,12 @@ def words_of(characters: list[Character], score_as: ScoreAs) -> Iterator[Charact
 
 
 def _prepare(processor: Any, index: int, image: Image.Image) -> list[_Line]:
-    lines, part = [], text_part(image)
-    for degrees, upright in turned(image.crop(part)).items():
-        inputs = processor(images=[upright], return_tensors="pt")
+    lines = []
+    for degrees, upright in turned(image).items():
+        part = text_part(upright)
+        inputs = processor(images=[upright.crop(part)], return_tensors="pt")
         pixel_values = inputs["pixel_values"][0]
-        lines.append(_Line(index, degrees, part, pixel_values, int(inputs["widths"][0])))
+        lines.append(_Line(index, degrees, image.size, part, pixel_values, int(inputs["widths"][0])))
     return lines
 
 
@@ -255,10 +256,10 @@ def _characters(processor: Any, recognition: Any, row: int, length: int, line: _
     symbols = processor.batch_decode(recognition.sequences[row, :length, None])
     scores = recognition.character_scores[row, :length].tolist()
     left, top, right, bottom = line.part
-    turned = (right - left, bottom - top) if line.degrees == 0 else (bottom - top, right - left)
+    size = right - left, bottom - top
     prepare = processor.image_processor
-    shown = line.width * prepare.text_width(*turned) / prepare.resized_width(*turned)  # columns that are no padding
-    spans = (recognition.character_spans[row, :length] * (turned[0] / shown)).clamp(max=turned[0]).tolist()
+    shown = line.width * prepare.text_width(*size) / prepare.resized_width(*size)  # columns that are no padding
+    spans = (left + recognition.character_spans[row, :length] * (size[0] / shown)).clamp(max=right).tolist()
     return [
         Character(symbol, score, _box(start, end, line))
         for symbol, score, (start, end) in zip(symbols, scores, spans, strict=True)
@@ -266,10 +267,11 @@ def _characters(processor: Any, recognition: Any, row: int, length: int, line: _
 
 
 def _box(start: float, end: float, line: _Line) -> Box:
-    """Columns [start, end) of the turned part as a box of the given image, px."""
-    left, top, right, bottom = map(float, line.part)
+    """Columns [start, end) of the turned image, as high as the part that was read, as a box of the given image, px."""
+    top, bottom = float(line.part[1]), float(line.part[3])
+    width, height = line.size
     if line.degrees == 90:  # counter-clockwise: its columns are the rows of the given image
-        return (left, top + start, right, top + end)
+        return (width - bottom, start, width - top, end)
     if line.degrees == 270:
-        return (left, bottom - end, right, bottom - start)
-    return (left + start, top, left + end, bottom)
+        return (top, height - end, bottom, height - start)
+    return (start, top, end, bottom)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_vision_text import VisionTextConfig
+from .line_inputs import mask_columns, masked_relu
 
 KeyValue = tuple[Tensor, Tensor]
 
@@ -37,16 +38,7 @@ class VisionTextConvolution(nn.Module):
         hidden = self.norm(self.convolution(hidden))
         stride = cast(tuple[int, int], self.convolution.stride)[1]
         widths, least = (widths + stride - 1) // stride, (least + stride - 1) // stride
-        return F.relu(mask_columns(hidden, widths, least), inplace=True), widths, least
-
-
-def mask_columns(hidden: Tensor, widths: Tensor, least: int) -> Tensor:
-    """(B, ..., W) with the columns behind the valid widths, the least of which is given, set to 0, in place."""
-    if least < hidden.shape[-1]:
-        columns = torch.arange(least, hidden.shape[-1], device=hidden.device)
-        valid = (columns < widths[:, None]).to(hidden.dtype)
-        hidden[..., least:].mul_(valid.view(len(valid), *[1] * (hidden.ndim - 2), -1))
-    return hidden
+        return masked_relu(hidden, widths, least), widths, least
 
 
 def attention_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:

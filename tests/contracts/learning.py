@@ -58,8 +58,8 @@ def _images() -> list[Image.Image]:
     font = ImageFont.load_default(24)
     images = []
     for word in WORDS:
-        images.append(Image.new("L", (round(font.getlength(word)) + 16, 32), 255))
-        ImageDraw.Draw(images[-1]).text((8, 0), word, fill=0, font=font)
+        images.append(Image.new("L", (round(font.getlength(word)) + 16, 26), 255))
+        ImageDraw.Draw(images[-1]).text((8, -3), word, fill=0, font=font)
     return images
 
 
