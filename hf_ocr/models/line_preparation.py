@@ -27,9 +27,12 @@ STRETCHES = (0.7, 1.35, 0.85, 1.15)
 # of the height must go for that. In training print fills more of a line.
 KEPT_GROUND = 0.25
 LOOSE = 0.7
-# How far an even ground departs from its median: grey levels, and a share of what the ink does.
+# How far the border of an even ground departs from its median: grey levels, and a share of what the ink does. What
+# departs farther than the border by half is ink.
 UNEVEN = (12, 0.12)
-MIN_INK = 5  # px; what is less high may be a dash or a dot
+MIN_INK = 5  # px high; nothing lower is print
+SOLID = 0.8  # share of its box that the ink of a dash, a dot or a rule fills
+LONGEST = 50  # widths of a part to its height; what is longer is no line of print
 
 
 def bucket_width(width: int) -> int:
@@ -104,26 +107,29 @@ def text_part(image: Image.Image) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of the part to read, px: of a loose crop the ink with some ground, else all of it.
 
     Scaled to the height of a line, print with much ground above and below it is smaller than a recognizer has seen. The
-    border of the image must be even, and the ink not as low as that of a dash, which would be taken for more.
+    border of the image must be even, and the ink no dash, dot or rule: scaled up they would be taken for more. The part
+    of a part is all of it.
     """
     whole = (0, 0, *image.size)
     grey = np.asarray(image.convert("L"))
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    ground, darkest, brightest = int(np.median(border)), int(grey.min()), int(grey.max())
-    contrast = max(brightest - ground, ground - darkest)
-    tolerance = max(UNEVEN[0], UNEVEN[1] * contrast)
-    least, most = ground - tolerance, ground + tolerance
-    if not least <= border.min() <= border.max() <= most or contrast <= tolerance:
+    ground = int(np.median(border))
+    uneven, contrast = (max(int(a.max()) - ground, ground - int(a.min())) for a in (border, grey))
+    tolerance = max(UNEVEN[0], 1.5 * uneven)
+    if uneven > max(UNEVEN[0], UNEVEN[1] * contrast) or contrast < 2 * tolerance:
         return whole
-    ink = (grey < least) | (grey > most)
+    ink = (grey < ground - tolerance) | (grey > ground + tolerance)
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
     kept = round(KEPT_GROUND * height)
-    if height < MIN_INK or height + 2 * kept > LOOSE * image.height:
+    if height < MIN_INK or ink.sum() > SOLID * height * width or width > LONGEST * height:
         return whole
-    left, top = int(columns[0]) - kept, int(rows[0]) - kept
-    right, bottom = left + width + 2 * kept, top + height + 2 * kept
-    return max(0, left), max(0, top), min(image.width, right), min(image.height, bottom)
+    if height + 2 * kept > LOOSE * image.height:
+        return whole
+    left, top = max(0, int(columns[0]) - kept), max(0, int(rows[0]) - kept)
+    right, bottom = min(image.width, int(columns[-1]) + 1 + kept), min(image.height, int(rows[-1]) + 1 + kept)
+    part = text_part(image.crop((left, top, right, bottom)))
+    return left + part[0], top + part[1], left + part[2], top + part[3]
 
 
 def turned(image: Image.Image) -> dict[int, Image.Image]:

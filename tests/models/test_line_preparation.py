@@ -39,22 +39,42 @@ assert not {"torch", "transformers", "hf_ocr"} & set(sys.modules)
     assert done.returncode == 0, done.stderr
 
 
-def drawn(size, *ink, ground=230, grey=20):
-    """Boxes of ink (left, top, right, bottom) on even ground."""
+def printed(size, *ink, ground=230, grey=20):
+    """Boxes (left, top, right, bottom) on even ground, as letters fill them: in part."""
     image = Image.new("L", size, ground)
     for left, top, right, bottom in ink:
-        ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=grey)
+        pen = ImageDraw.Draw(image)
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=grey)
+        pen.line((left, top, right - 1, bottom - 1), fill=grey)
     return image
 
 
 @pytest.mark.parametrize(("ground", "grey"), [(230, 20), (0, 255), (255, 215), (128, 90)])
 def test_of_a_loose_crop_the_ink_and_some_ground_is_read(ground, grey):
-    image = drawn((400, 200), (100, 60, 140, 80), (180, 64, 250, 84), ground=ground, grey=grey)
+    image = printed((400, 200), (100, 60, 140, 80), (180, 64, 250, 84), ground=ground, grey=grey)
     assert text_part(image) == text_part(image.convert("RGB")) == (94, 54, 256, 90)
     noisy = np.asarray(image) + np.random.default_rng(0).integers(-3, 4, (200, 400))
     assert text_part(Image.fromarray(noisy.clip(0, 255).astype(np.uint8))) == (94, 54, 256, 90)
-    assert text_part(drawn((400, 200), (3, 1, 140, 21))) == (0, 0, 145, 26)
-    assert text_part(drawn((400, 200), (100, 60, 110, 90))) == (92, 52, 118, 98)  # one letter
+    assert text_part(printed((400, 200), (3, 1, 140, 21))) == (0, 0, 145, 26)
+    assert text_part(printed((400, 200), (100, 60, 110, 90))) == (92, 52, 118, 98)  # one letter
+
+
+def test_faint_print_beside_dark_print_is_kept():
+    image = printed((400, 100), (20, 40, 100, 64))
+    image.paste(printed((80, 24), (0, 0, 80, 24), grey=205), (200, 40))  # yellow on white
+    assert text_part(image) == (14, 34, 286, 70)
+
+
+def test_the_part_of_a_part_is_all_of_it():
+    """A sheet on a darker table: its own ground is another than that of the whole."""
+    image = Image.new("L", (300, 200), 230)
+    image.paste(222, (20, 40, 280, 160))
+    image.paste(printed((180, 20), (0, 0, 180, 20), ground=222), (60, 60))
+    image.paste(216, (60, 110, 240, 112))
+    part = text_part(image)
+    assert part != (0, 0, 300, 200)
+    cut = image.crop(part)
+    assert text_part(cut) == (0, 0, *cut.size)
 
 
 @pytest.mark.parametrize(
@@ -62,20 +82,32 @@ def test_of_a_loose_crop_the_ink_and_some_ground_is_read(ground, grey):
     [
         ((400, 32), [(10, 6, 380, 26)]),  # a line as it should be
         ((400, 200), []),  # nothing
-        ((400, 200), [(100, 60, 140, 64)]),  # a dash
-        ((400, 200), [(100, 60, 104, 64)]),  # a dot
-        ((400, 200), [(100, 60, 250, 80), (0, 180, 3, 190)]),  # something at the border
+        ((400, 200), [(100, 60, 140, 64)]),  # lower than print
+        ((400, 200), [(100, 60, 250, 80), (0, 180, 8, 190)]),  # something at the border
         ((400, 200), [(100, 10, 250, 30), (100, 150, 250, 170)]),  # two lines
+        ((1000, 60), [(5, 20, 995, 30)]),  # longer than any line
         ((1, 1), []),
         ((1, 300), [(0, 100, 1, 250)]),
     ],
 )
 def test_any_other_image_is_read_whole(size, ink):
-    assert text_part(drawn(size, *ink)) == (0, 0, *size)
+    assert text_part(printed(size, *ink)) == (0, 0, *size)
+
+
+@pytest.mark.parametrize("box", [(100, 60, 140, 72), (100, 60, 106, 66), (10, 60, 390, 65), (200, 20, 204, 120)])
+def test_dashes_dots_and_rules_are_read_whole(box):
+    image = Image.new("L", (400, 200), 230)
+    image.paste(20, box)
+    assert text_part(image) == (0, 0, 400, 200)
+
+
+def test_blank_paper_is_read_whole():
+    grain = np.random.default_rng(0).normal(200, 4, (60, 400))
+    assert text_part(Image.fromarray(grain.astype(np.uint8))) == (0, 0, 400, 60)
 
 
 def test_shaded_ground_is_left_alone():
     shades = np.broadcast_to(np.linspace(150, 250, 400), (200, 400)).astype(np.uint8)
     image = Image.fromarray(shades)
-    image.paste(20, (100, 60, 250, 80))
+    image.paste(printed((150, 20), (0, 0, 150, 20)), (100, 60))
     assert text_part(image) == (0, 0, 400, 200)
