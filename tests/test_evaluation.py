@@ -57,13 +57,22 @@ def test_every_figure_has_an_interval_around_it(report):
 
 
 @pytest.mark.parametrize(
-    ("references", "exact"), [(["कख", "गत्र"], 0.5), (["Ab", "!?"], 1.0), (["!?", "..", "A"], 2 / 3)]
+    ("references", "exact"),
+    [(["कख", "गत्र"], 0.5), (["Ab", "!?"], 1.0), (["!?", "..", "A"], 2 / 3), (["Ab", "A", "गत्र", "कख"], 0.75)],
 )
 def test_exact_counts_other_scripts_too(references, exact):
-    """Mostly Latin letters and digits: those alone count. Else the whole text does: no reading is right for free."""
+    """Of Latin lines letters and digits alone count. Of others the whole text does: no reading is right for free."""
     read = {"कख": "कख", "गत्र": "गत", "Ab": "ab", "!?": "", "..": "..", "A": "a"}
     predictions = [Prediction(i, text, read[text], 0.9, 100, 32) for i, text in enumerate(references)]
     assert report_on(predictions).exact.value == pytest.approx(exact)
+
+
+def test_images_that_could_not_be_opened_are_of_no_width():
+    good = [Prediction(i, "house", "house", 0.9, 200, 32) for i in range(3)]
+    report = report_on([*good, Prediction(3, "house", "", 0.0, 0, 0)])
+    assert report.exact.total == 4
+    for buckets in (report.by_width, report.by_pixels):
+        assert [(bucket.num_lines, bucket.exact.count) for bucket in buckets] == [(3, 3)]
 
 
 def test_predictions_are_kept_as_they_were(report):
