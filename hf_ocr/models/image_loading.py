@@ -163,16 +163,21 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         )
 
 
+def _check_header(image: Image.Image, name: str) -> None:
+    """Of an opened image, before its pixels are made."""
+    _check_size(image.size, name)
+    if image.format == "EPS" and getattr(image, "tile", None):  # no tiles are left of one that was loaded
+        raise ImageError(
+            f"{name}: is PostScript, which Pillow would hand to an outside program. Expected pixels; "
+            "render it to PNG first."
+        )
+
+
 def _decode(file: Any, name: str) -> Image.Image:
     """Decode a binary file object; the size in the header is checked before any pixel is made."""
     try:
         with Image.open(file) as image:
-            _check_size(image.size, name)
-            if image.format == "EPS":
-                raise ImageError(
-                    f"{name}: is PostScript, which Pillow would hand to an outside program. Expected pixels; "
-                    "render it to PNG first."
-                )
+            _check_header(image, name)
             image.load()
             return _to_grey_or_colour(image, name)
     except (ImageError, MemoryError):
@@ -194,7 +199,7 @@ def _decode(file: Any, name: str) -> Image.Image:
 
 
 def _to_grey_or_colour(image: Image.Image, name: str) -> Image.Image:
-    _check_size(image.size, name)
+    _check_header(image, name)
     try:
         image.load()
         return _flatten(_upright(image), name)

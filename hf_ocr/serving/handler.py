@@ -12,6 +12,8 @@ import io
 import ipaddress
 import logging
 import os
+import queue
+import threading
 import time
 import urllib.request
 from typing import Any
@@ -119,25 +121,65 @@ def _check_bytes(count: int) -> None:
 
 def _checked(image: Image.Image) -> Image.Image:
     """By its header, before its pixels are decoded."""
+    if image.format == "EPS":  # Pillow would hand it to Ghostscript: nobody's program runs here
+        raise RequestError("the image is PostScript. Expected PNG, JPEG or the like: render it first.")
     if image.width * image.height > MAX_PIXELS:
         raise RequestError(f"the image has {image.width} x {image.height} px. Expected at most {MAX_PIXELS}: crop it.")
     return image
 
 
 def _download(url: str, private: bool) -> bytes:
-    deadline = time.monotonic() + DOWNLOAD_SECONDS
-    handlers = () if private else (urllib.request.ProxyHandler({}), _PublicHTTPHandler(), _PublicHTTPSHandler())
-    chunks: list[bytes] = []
+    answer: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answer.put(_content(url, private))
+        except Exception as error:
+            answer.put(error)
+
+    # A socket's timeout starts anew with every byte and does not cover the name server. A thread can be left behind.
+    threading.Thread(target=work, name="download", daemon=True).start()
     try:
-        with urllib.request.build_opener(*handlers).open(url, timeout=DOWNLOAD_SECONDS) as response:
-            while chunk := response.read1(2**16):
-                chunks.append(chunk)
-                _check_bytes(sum(map(len, chunks)))
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"it took longer than {DOWNLOAD_SECONDS} s")
-    except (OSError, http.client.HTTPException, UnicodeError) as error:
-        raise RequestError(f"{url[:80]!r} cannot be fetched ({error}). Send the image itself, as base64.") from None
+        content = answer.get(timeout=DOWNLOAD_SECONDS)
+    except queue.Empty:
+        content = _too_slow()
+    if isinstance(content, OSError | http.client.HTTPException | UnicodeError):
+        raise RequestError(f"{url[:80]!r} cannot be fetched ({content}). Send the image itself, as base64.") from None
+    if isinstance(content, Exception):
+        raise content
+    return content
+
+
+def _content(url: str, private: bool) -> bytes:
+    deadline = time.monotonic() + DOWNLOAD_SECONDS
+    chunks: list[bytes] = []
+    with _opener(private).open(url, timeout=DOWNLOAD_SECONDS) as response:
+        while chunk := response.read1(2**16):
+            chunks.append(chunk)
+            _check_bytes(sum(map(len, chunks)))
+            if time.monotonic() > deadline:  # nobody waits for the rest
+                raise _too_slow()
     return b"".join(chunks)
+
+
+def _too_slow() -> TimeoutError:
+    return TimeoutError(f"it took longer than {DOWNLOAD_SECONDS} s")
+
+
+def _opener(private: bool) -> urllib.request.OpenerDirector:
+    """Of http(s) alone: that of `build_opener` would follow a redirect to ftp."""
+    public = (urllib.request.ProxyHandler({}), _PublicHTTPHandler(), _PublicHTTPSHandler())
+    stock = (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler())
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        *(stock if private else public),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
 
 
 def _check_public(connection: http.client.HTTPConnection) -> None:

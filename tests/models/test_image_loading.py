@@ -309,7 +309,9 @@ def test_too_many_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 def test_postscript_is_not_handed_to_an_outside_program() -> None:
-    assert "PostScript" in message_of(encoded(Image.new("RGB", (4, 4)), "EPS"))
+    content = encoded(Image.new("RGB", (4, 4)), "EPS")
+    for source in (content, Image.open(io.BytesIO(content))):
+        assert "PostScript" in message_of(source)
 
 
 def test_data_uris_with_faults() -> None:

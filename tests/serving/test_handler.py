@@ -5,9 +5,11 @@ import http.server
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from contextlib import contextmanager
 
@@ -17,6 +19,7 @@ from tiny_recognizer import lines, tiny_recognizer
 from transformers import pipeline
 
 from hf_ocr.bundle import bundle_checkpoint, save_bundle
+from hf_ocr.serving import handler
 from hf_ocr.serving.handler import EndpointHandler
 
 # As an endpoint does it: the handler is made once, JSON and images come in, JSON goes out.
@@ -58,9 +61,9 @@ server.serve_forever()
 pytestmark = pytest.mark.slow
 
 
-def encoded(image):
+def encoded(image, format="PNG"):
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, format)
     return file.getvalue()
 
 
@@ -109,9 +112,18 @@ def address(line):
 
     class Server(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            if self.path == "/moved":
+            if self.path in ("/moved", "/ftp"):
                 self.send_response(302)
-                self.send_header("Location", "/line.png")
+                # Of the second, nobody listens at the port.
+                self.send_header("Location", "/line.png" if self.path == "/moved" else "ftp://127.0.0.1:1/line.png")
+                self.end_headers()
+                return
+            if self.path == "/headers":
+                self.send_response(200)
+                self.flush_headers()
+                for _ in range(20):  # each in time for a timeout that starts anew with every byte
+                    self.wfile.write(b"X: y\r\n")
+                    time.sleep(0.1)
                 self.end_headers()
                 return
             self.send_response(200)
@@ -181,6 +193,15 @@ def test_bad_input_is_answered_and_the_next_request_is_served(post, line):
     assert "generated_text" in post({"inputs": text})[0]
 
 
+def test_postscript_is_not_handed_to_an_outside_program(post, line):
+    content = encoded(line, "EPS")
+    for body, kind in (
+        ({"inputs": base64.b64encode(content).decode()}, "application/json"),
+        (content, "image/x-eps"),
+    ):
+        assert "the image is PostScript" in post(body, kind)["error"]
+
+
 def test_an_error_of_ours_is_logged_and_not_shown(line, caplog):
     handle = EndpointHandler.__new__(EndpointHandler)
     handle.read = lambda *_, **__: {}["secret"]
@@ -199,3 +220,17 @@ def test_they_are_where_the_operator_says_so(folder, address, tmp_path):
     with serving(folder, tmp_path, PRIVATE_URLS="1") as post:
         for path in ("/line.png", "/moved"):
             assert "generated_text" in post({"inputs": address + path})[0]
+
+
+def test_a_redirect_to_ftp_is_not_followed(address, monkeypatch):
+    hosts = []
+    monkeypatch.setattr(socket, "gethostbyname", hosts.append)  # as the handler of urllib begins
+    with pytest.raises(handler.RequestError, match="unknown url type: ftp"):
+        handler._download(address + "/ftp", private=True)
+    assert not hosts
+
+
+def test_headers_that_trickle_end_in_time(address, monkeypatch):
+    monkeypatch.setattr(handler, "DOWNLOAD_SECONDS", 0.4)
+    with pytest.raises(handler.RequestError, match="it took longer than"):
+        handler._download(address + "/headers", private=True)
