@@ -14,18 +14,23 @@ MAX_SYMBOLS = 200_000
 # 512 MB in float32: what transformers may fill with random numbers before it finds that the weights do not fit.
 MAX_PARAMETERS = 1 << 27
 CURE = "Change it, or copy the checkpoint again, whole."
+MAX_MESSAGE = 2_000  # characters; an error may quote a file
 
 
 @contextmanager
 def damage_named(where: str) -> Iterator[None]:
     """What transformers trips over, in a file that does not hold what it expects, becomes a ValueError too.
 
-    ValueError and OSError (no such file) go through as they are.
+    ValueError and OSError (no such file) go through as they are, but for a ValueError that quotes too much.
     """
     try:
         yield
-    except (ValueError, OSError):
+    except OSError:
         raise
+    except ValueError as error:
+        if len(message := str(error)) <= MAX_MESSAGE:
+            raise
+        raise ValueError(f"{message[: MAX_MESSAGE // 2]} ... {message[-MAX_MESSAGE // 2 :]}") from error
     except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, RuntimeError) as error:
         raise ValueError(
             f"{where} is not what it should be ({type(error).__name__}: {reprlib.repr(str(error))}). Expected a file "

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizer
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from .setting_checks import MAX_SYMBOLS, damage_named
+from .setting_checks import MAX_SYMBOLS, check_number, damage_named
 
 PAD_TOKEN = "<pad>"
 MAX_BYTES = 16 * 2**20  # of a file of the vocabulary: 80 bytes for each of 200,000 symbols
@@ -55,9 +56,12 @@ class CharacterTokenizer(PreTrainedTokenizer):
         self._encoder = dict(sorted(vocab.items(), key=lambda item: item[1]))
         self._decoder = list(self._encoder)
         kwargs["split_special_tokens"] = True
+        kwargs["clean_up_tokenization_spaces"] = False  # " ." is read as it stands
         kwargs["special_tokens_pattern"] = None if eos_token is None else "eos"
         super().__init__(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token, **kwargs)
+        check_number("model_max_length", self.model_max_length, 1, VERY_LARGE_INTEGER)
         self._check_added_tokens()
+        self._check_special_tokens(special)
         for name in ("is_local", "local_files_only"):  # how it was loaded, which is nothing to save
             self.init_kwargs.pop(name, None)
 
@@ -139,13 +143,22 @@ class CharacterTokenizer(PreTrainedTokenizer):
                 "with their own ids, and new ones behind them. Save the tokenizer again."
             )
 
+    def _check_special_tokens(self, known: list[str]) -> None:
+        """Beyond those of the vocabulary: decoding leaves them out, so none may be what a text holds."""
+        for token in set(self.all_special_tokens).difference(known):
+            if token == "" or token in self._encoder:
+                raise ValueError(
+                    f"special tokens: {reprlib.repr(token)} is one, and is empty or a character of the alphabet. "
+                    "Expected one that no text holds; take it out of the tokenizer's settings."
+                )
+
     def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
         text = unicodedata.normalize("NFC", text)
         if self.unk_token is None:
             for character in text:
                 if character not in self._encoder and character not in self._added_tokens_encoder:
                     raise ValueError(
-                        f"character {_described(character)} of the text {text!r} is not in the alphabet of "
+                        f"character {_described(character)} of the text {reprlib.repr(text)} is not in the alphabet of "
                         f"{len(self.alphabet)} characters, and there is no unk_token. Expected characters of "
                         "tokenizer.alphabet; leave the text out, replace the character, or extend the alphabet."
                     )
@@ -241,12 +254,12 @@ def _check_vocabulary(vocab: dict[str, int], special: list[str]) -> None:
     missing = [token for token in special if token not in vocab]
     if missing:
         raise ValueError(
-            f"vocabulary: the special tokens {missing} are not in it. Expected an id for each; "
+            f"vocabulary: the special tokens {reprlib.repr(missing)} are not in it. Expected an id for each; "
             "build it with CharacterTokenizer.from_alphabet, which puts them in front."
         )
     if vocab[special[0]] != 0:
         raise ValueError(
-            f"vocabulary: pad_token {special[0]!r} has id {vocab[special[0]]}. Expected 0, the blank of CTC."
+            f"vocabulary: pad_token {reprlib.repr(special[0])} has id {vocab[special[0]]}. Expected 0, the blank of CTC."
         )
     for symbol in vocab:
         composed = len(symbol) == 1 and unicodedata.normalize("NFC", symbol) == symbol
@@ -258,4 +271,5 @@ def _check_vocabulary(vocab: dict[str, int], special: list[str]) -> None:
 
 
 def _described(text: str) -> str:
-    return f"{text!r} ({' '.join(f'U+{ord(character):04X}' for character in text)})"
+    points = [f"U+{ord(character):04X}" for character in text[:8]] + ["..."] * (len(text) > 8)
+    return f"{reprlib.repr(text)} ({' '.join(points)})"

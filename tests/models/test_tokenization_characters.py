@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedConfig
 
+from hf_ocr.models.setting_checks import damage_named
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 
 ALPHABET = " <>adpeéßΩ."
@@ -181,6 +182,45 @@ def test_added_tokens_may_not_take_the_place_of_others(added: dict[str, str], tm
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
     with pytest.raises(ValueError, match=r"added_tokens_decoder: is .* for a vocabulary of 5 symbols"):
         CharacterTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"cls_token": "a"}, "special tokens: 'a' is one"),
+        ({"extra_special_tokens": ["<tag>", "b"]}, "special tokens: 'b' is one"),
+        ({"mask_token": ""}, "special tokens: '' is one"),
+        ({"model_max_length": "512"}, "model_max_length is '512'"),
+        ({"model_max_length": [1]}, "model_max_length is [1]"),
+    ],
+)
+def test_settings_that_would_garble_readings(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        CharacterTokenizer.from_alphabet("abcd", **settings)
+    assert words in str(caught.value)
+    harmless = {"cls_token": "<cls>", "extra_special_tokens": ["<tag>"], "model_max_length": 512}
+    assert CharacterTokenizer.from_alphabet("abcd", **harmless).decode([1, 2]) == "ab"
+
+
+def test_a_space_before_a_full_stop_is_never_cleaned_up() -> None:
+    tokenizer = CharacterTokenizer.from_alphabet(ALPHABET, clean_up_tokenization_spaces=True)
+    assert tokenizer.decode(tokenizer.label_ids("a .")) == "a ."
+
+
+def test_errors_quote_no_more_than_a_line(tokenizer: CharacterTokenizer) -> None:
+    long = "ab" * 5_000
+    for fault in (
+        lambda: CharacterTokenizer(vocab={"<pad>": 0, long: 1}),
+        lambda: CharacterTokenizer(vocab={"<pad>": 0}, eos_token=long),
+        lambda: CharacterTokenizer(vocab={"a": 0, long: 1}, pad_token=long),
+        lambda: tokenizer.label_ids("€" + long),
+    ):
+        with pytest.raises(ValueError) as caught:
+            fault()
+        assert len(str(caught.value)) < 500
+    with pytest.raises(ValueError, match=r"^aba.*bab$") as caught, damage_named("a file"):
+        raise ValueError(long)
+    assert len(str(caught.value)) < 2_100
 
 
 def test_faults_of_alphabets_and_files(tmp_path: Path) -> None:
