@@ -58,7 +58,9 @@ def resize_alphabet(
                 "together. Load both from the same checkpoint."
             )
     old = tokenizer.alphabet
-    wanted = sorted(set(unicodedata.normalize("NFC", "".join(characters))))
+    # Text by text: a letter at the end of one and a mark at the start of the next are two symbols.
+    texts = [characters] if isinstance(characters, str) else characters
+    wanted = sorted(set().union(*(unicodedata.normalize("NFC", text) for text in texts)))
     added = sorted(set(wanted).difference(old))
     if mode == "fail" and added:
         raise ValueError(
@@ -75,13 +77,21 @@ def resize_alphabet(
         for name in ("pad_token", "unk_token", "bos_token", "eos_token")
         if getattr(tokenizer, name) is not None
     }
-    resized = CharacterTokenizer.from_alphabet(alphabet, **special)
-    origins = _origins(tokenizer.get_vocab(), resized.get_vocab())
-    characters_of_old = [tokenizer.get_vocab()[character] for character in old]
-    for layer in layers:
-        _resize(layer, origins, characters_of_old)
+    vocab = tokenizer.get_vocab()
+    if mode == "new":
+        resized = CharacterTokenizer.from_alphabet(alphabet, **special)
+    else:
+        kept = sorted({*special.values(), *old}, key=vocab.__getitem__)
+        symbols = {symbol: index for index, symbol in enumerate(kept + added)}
+        resized = CharacterTokenizer(vocab=symbols, **special)
+    _resize(model, layers, _origins(vocab, resized.get_vocab()), [vocab[character] for character in old])
     model.tie_weights()  # where a head shares the weights of an embedding
-    getattr(model.config, "decoder", model.config).vocab_size = len(resized)
+    config = getattr(model.config, "decoder", model.config)
+    config.vocab_size = len(resized)
+    moved = {vocab[token]: resized.get_vocab()[token] for token in special.values()}
+    generation_config = getattr(model, "generation_config", None)
+    for settings in {id(each): each for each in (model.config, config, generation_config)}.values():
+        _move_special_tokens(settings, moved)
     return resized
 
 
@@ -98,20 +108,35 @@ def _origins(old: dict[str, int], new: dict[str, int]) -> list[tuple[int | None,
     return origins
 
 
-def _resize(layer: nn.Module, origins: list[tuple[int | None, bool]], characters: list[int]) -> None:
-    """A linear layer or an embedding with one row a symbol, in place: optimizers made before must be made anew."""
-    if not isinstance(layer, nn.Linear | nn.Embedding):
-        raise ValueError(f"{type(layer).__name__} is no vocabulary layer, expected Linear or Embedding.")
-    for name, tensor in list(layer.named_parameters(recurse=False)):
-        mean = tensor[characters].mean(0)
-        rows = torch.stack([mean if origin is None else tensor[origin] for origin, _ in origins]).detach().clone()
-        if name == "bias":
-            rows -= torch.tensor([0.0 if same else HEAD_START_OF_THE_KNOWN for _, same in origins]).to(rows)
-        setattr(layer, name, nn.Parameter(rows, requires_grad=tensor.requires_grad))
-    if isinstance(layer, nn.Linear):
-        layer.out_features = len(origins)
-    else:
-        layer.num_embeddings = len(origins)
+def _resize(
+    model: nn.Module, layers: list[nn.Module], origins: list[tuple[int | None, bool]], characters: list[int]
+) -> None:
+    """Linear layers and embeddings with one row a symbol, in place: optimizers made before must be made anew."""
+    resized: dict[nn.Parameter, nn.Parameter] = {}
+    for layer in layers:
+        if not isinstance(layer, nn.Linear | nn.Embedding):
+            raise ValueError(f"{type(layer).__name__} is no vocabulary layer, expected Linear or Embedding.")
+        for name, tensor in layer.named_parameters(recurse=False):
+            mean = tensor[characters].mean(0)
+            rows = torch.stack([mean if origin is None else tensor[origin] for origin, _ in origins]).detach().clone()
+            if name == "bias":
+                rows -= torch.tensor([0.0 if same else HEAD_START_OF_THE_KNOWN for _, same in origins]).to(rows)
+            resized[tensor] = nn.Parameter(rows, requires_grad=tensor.requires_grad)
+    # Wherever it stands: the bias of a head of BERT belongs to the layer around it too.
+    for module in model.modules():
+        for name, tensor in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if tensor in resized:
+                setattr(module, name, resized[tensor])
+    for layer in layers:
+        setattr(layer, "out_features" if isinstance(layer, nn.Linear) else "num_embeddings", len(origins))
+
+
+def _move_special_tokens(settings: Any, moved: dict[int, int]) -> None:
+    """In a config or a generation config; `moved` is {old id: new id}."""
+    for name in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"):
+        index = getattr(settings, name, None)
+        if isinstance(index, int) and index in moved:
+            setattr(settings, name, moved[index])
 
 
 def _listed(characters: list[str]) -> str:

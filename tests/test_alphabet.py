@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
+from transformers import BertConfig, VisionEncoderDecoderConfig, VisionEncoderDecoderModel, ViTConfig
 
 from hf_ocr.alphabet import resize_alphabet
+from hf_ocr.encoder_decoder import EncoderDecoderRecognizer, check_special_tokens
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
@@ -73,6 +75,60 @@ def test_special_tokens_stay(parts):
     resized = resize_alphabet(model, tokenizer, "cb", mode="new")
     assert resized.get_vocab() == {"<pad>": 0, "<unk>": 1, "b": 2, "c": 3}
     assert torch.equal(model.classifier.weight[1], row)
+
+
+@pytest.fixture
+def bert():
+    """A decoder whose special tokens do not all stand in front, and whose head shares weight and bias."""
+    torch.manual_seed(0)
+    vocab = {"<pad>": 0, "a": 1, "b": 2, "<s>": 3, "</s>": 4}
+    tokenizer = CharacterTokenizer(vocab=vocab, bos_token="<s>", eos_token="</s>")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    encoder = ViTConfig(image_size=8, patch_size=8, **sizes)
+    decoder = BertConfig(
+        vocab_size=5, pad_token_id=0, bos_token_id=3, eos_token_id=4, max_position_embeddings=8, **sizes
+    )
+    model = VisionEncoderDecoderModel(VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder))
+    for settings in (model.config, model.generation_config):
+        settings.decoder_start_token_id, settings.pad_token_id, settings.eos_token_id = 3, 0, 4
+    torch.nn.init.normal_(model.decoder.cls.predictions.bias)
+    return EncoderDecoderRecognizer(model, tokenizer).eval(), tokenizer
+
+
+def decoder_logits(model, ids):
+    with torch.no_grad():
+        return model.model(pixel_values=torch.ones(1, 3, 8, 8), decoder_input_ids=torch.tensor([ids])).logits
+
+
+def test_union_keeps_ids_wherever_special_tokens_stand_and_a_shared_bias_grows(bert):
+    model, tokenizer = bert
+    before = decoder_logits(model, [3, 1, 2])
+    resized = resize_alphabet(model, tokenizer, "cä")
+    assert resized.get_vocab() == {**tokenizer.get_vocab(), "c": 5, "ä": 6}
+    after = decoder_logits(model, [3, 1, 2])
+    assert after.shape[-1] == model.config.decoder.vocab_size == 7
+    assert torch.allclose(after[..., :5], before, atol=1e-6)
+    assert torch.allclose(after[..., 6], before[..., 1] - 1.0, atol=1e-6)
+    predictions = model.decoder.cls.predictions
+    assert predictions.bias is predictions.decoder.bias
+    assert predictions.decoder.weight is model.decoder.get_input_embeddings().weight
+
+
+def test_new_moves_the_ids_of_special_tokens_in_the_configs(bert):
+    model, tokenizer = bert
+    before = decoder_logits(model, [3, 2])
+    resized = resize_alphabet(model, tokenizer, "b", mode="new")
+    assert resized.get_vocab() == {"<pad>": 0, "<s>": 1, "</s>": 2, "b": 3}
+    assert torch.allclose(decoder_logits(model, [1, 3]), before[..., [0, 3, 4, 2]], atol=1e-6)
+    for settings in (model.config, model.generation_config):
+        assert (settings.decoder_start_token_id, settings.pad_token_id, settings.eos_token_id) == (1, 0, 2)
+    assert (model.config.decoder.bos_token_id, model.config.decoder.eos_token_id) == (1, 2)
+    check_special_tokens(model.model, resized)
+
+
+def test_texts_are_normalised_one_by_one(parts):
+    model, tokenizer = parts
+    assert resize_alphabet(model, tokenizer, ["e", "\u0301"]).alphabet == [*OLD, "e", "\u0301"]
 
 
 def test_nothing_new_changes_nothing(parts):

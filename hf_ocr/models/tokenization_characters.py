@@ -259,7 +259,8 @@ def _check_vocabulary(vocab: dict[str, int], special: list[str]) -> None:
         )
     if vocab[special[0]] != 0:
         raise ValueError(
-            f"vocabulary: pad_token {reprlib.repr(special[0])} has id {vocab[special[0]]}. Expected 0, the blank of CTC."
+            f"vocabulary: pad_token {reprlib.repr(special[0])} has id {vocab[special[0]]}. Expected 0, the blank "
+            "of CTC."
         )
     for symbol in vocab:
         composed = len(symbol) == 1 and unicodedata.normalize("NFC", symbol) == symbol
