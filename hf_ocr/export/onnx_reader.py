@@ -44,7 +44,7 @@ MODEL = "model.onnx"
 # Entries of the model's metadata: "bucket" for a network that wants images padded to `bucket_width`, and what divides
 # the logits where scores are taken (Guo et al. 2017).
 PADDING, TEMPERATURE = "padding", "temperature"
-SPECIAL_TOKENS = ("pad_token", "unk_token", "bos_token", "eos_token")
+SPECIAL_TOKENS = ("pad_token", "unk_token", "bos_token", "eos_token", "sep_token", "cls_token", "mask_token")
 AHEAD = 4  # images a thread that are under way before the first is asked for
 RESCALED = 64  # frames after which the sums of a lattice are scaled, so that none leaves the range of float64
 
@@ -154,7 +154,9 @@ class OnnxReader:
         self._narrow, self._resample = settings["narrow"], settings["resample"]
         self._scale = settings["mean"], settings["std"]
         vocabulary, tokens = _json(folder, "vocab.json"), _json(folder, "tokenizer_config.json")
-        special = {tokens.get(name) for name in SPECIAL_TOKENS}
+        for index, token in tokens.get("added_tokens_decoder", {}).items():  # some of the vocabulary, some behind it
+            vocabulary[token["content"]] = int(index)
+        special = {*(tokens.get(name) for name in SPECIAL_TOKENS), *(tokens.get("extra_special_tokens") or ())}
         self._characters = ["" if symbol in special else symbol for symbol in sorted(vocabulary, key=vocabulary.get)]
         outputs = self._session.get_outputs()[0].shape[-1]
         if isinstance(outputs, int) and outputs != len(self._characters):

@@ -22,6 +22,7 @@ from hf_ocr.models.ctc import greedy_search
 from hf_ocr.models.image_loading import ImageError
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.line_preparation import text_part
+from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import read_images
@@ -160,6 +161,14 @@ def test_images_are_taken_lazily(exported):
     next(readings)
     assert len(taken) < 20
     assert sum(1 for _ in readings) == 59
+
+
+def test_characters_added_later_are_read(tmp_path):
+    processor = tiny_recognizer()[1]
+    processor.tokenizer.add_tokens(["€"])
+    model = tiny_model(CrnnForTextRecognition, vocab_size=len(processor.tokenizer))
+    reader = OnnxReader(export_onnx(model, processor, tmp_path), threads=1)
+    assert reader._characters == ["", *processor.tokenizer.alphabet] and reader._characters[-1] == "€"
 
 
 def test_what_does_not_belong_together_is_refused(shipped, tmp_path):
