@@ -221,6 +221,8 @@ def _accepted_input(record: RunRecord) -> str:
     limits = record.model.get("input") or {}
     sentences = ["One line or word an image, as a path, URL, bytes, PIL image or array."]
     height, narrowest, widest = (limits.get(name) for name in ("height", "min_width", "max_width"))
+    if height:
+        sentences.append("Of a loose crop on even ground the part with the text is taken.")
     if height and narrowest and narrowest == widest:
         sentences.append(f"It is stretched to {widest} x {height} px.")
     else:

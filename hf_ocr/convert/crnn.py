@@ -9,7 +9,7 @@ All three are the layers of `CrnnForTextRecognition`, with other trunks and name
 - mindee/doctr, crnn_vgg16_bn: the 13 convolutions of VGG-16 with batch norm, the last three pools (2, 1), two stacked
   LSTMs. Its blank is the last row of the head; here it is the first.
 
-How images are prepared, and what differs from there:
+How images are prepared, and what differs from there (of loose crops, as everywhere here, the text is cut out first):
 
 - crnn.pytorch, DTRB: stretched to 100 x 32 px by linear and by cubic interpolation, as there. What was trained with
   DTRB's options `--PAD` or `--imgW` cannot be told by the weights, and is stretched all the same.

@@ -24,7 +24,8 @@ IMAGE_ERRORS = (ValueError, MemoryError)
 
 
 class Character(NamedTuple):
-    """One character of a reading, its box (left, top, right, bottom) in px of the given image.
+    """One character of a reading, its box (left, top, right, bottom) in px of the given image, as high as what was read
+    of that (see `text_part`).
 
     The score is the probability, in [0, 1], given the image and the characters before; of the last one also that the
     text ends there.
