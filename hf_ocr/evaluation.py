@@ -233,7 +233,7 @@ def report_on(predictions: Sequence[Prediction], seed: int = 0, protocol: str = 
     documents = _documents(predictions)
 
     def figure(name: str, inside: np.ndarray) -> Figure:
-        own = documents and [documents[index] for index in np.flatnonzero(inside)]
+        own = None if documents is None else documents[inside]
         return measure(counts[name][0][inside], counts[name][1][inside], seed=seed, documents=own)
 
     lengths = np.array([len(reference) for reference in references])
@@ -351,11 +351,13 @@ def _lower(text: str) -> str:
     return nfc(text.lower())
 
 
-def _documents(predictions: Sequence[Prediction]) -> list[str] | None:
-    """The document of each line, for one without a document the line itself; None where no line has one."""
+def _documents(predictions: Sequence[Prediction]) -> np.ndarray | None:
+    """The number of each line's document, of its own for one without a document; None where no line has one."""
     if all(line.document is None for line in predictions):
         return None
-    return [f"line {line.index}" if line.document is None else f"document {line.document}" for line in predictions]
+    numbers: dict[int | str, int] = {}
+    names = (line.index if line.document is None else line.document for line in predictions)
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names])
 
 
 def _image(index: int, row: Mapping[str, Any]) -> Image.Image:

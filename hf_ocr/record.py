@@ -181,7 +181,7 @@ def fingerprint(path: str | os.PathLike[str]) -> DataFile:
 
     The name is the file's with that of its folder (`sroie_lines/train.parquet`), or the folder's alone.
     """
-    path = Path(path).resolve()
+    path = Path(os.path.abspath(path))  # not resolved: the Hub's cache links names to blobs
     if path.is_file():
         name = f"{path.parent.name}/{path.name}"
         with path.open("rb") as file:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 from tiny_recognizer import lines, tiny_recognizer
@@ -105,6 +105,20 @@ def test_the_command_writes_one_number_and_the_texts_stay(tmp_path, capsys):
     assert [reading.text for reading in again] == [reading.text for reading in readings]
     assert [reading.score for reading in again] != [reading.score for reading in readings]
     assert not list(folder.glob("*.part"))
+
+
+def test_broken_images_and_lines_without_a_text_are_left_out(tmp_path, capsys):
+    model, processor = tiny_recognizer()
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    images = lines(6)
+    labels = [reading.text for reading in read_images(model, processor, images[:5])]
+    rows = {"image": [*images, {"bytes": b"no image"}], "text": ["no", *labels[1:], None, "a"]}
+    Dataset.from_dict(rows, Features({"image": ImageFeature(), "text": Value("string")})).to_parquet(
+        tmp_path / "lines.parquet"
+    )
+    assert main(["calibrate", str(tmp_path / "model"), str(tmp_path / "lines.parquet"), "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith("5 lines; ")
 
 
 def test_the_command_says_what_is_missing(tmp_path, capsys):

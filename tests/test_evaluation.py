@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from hf_ocr.evaluation import NUM_SOURCES, Prediction, compare, evaluate, report_on
+from hf_ocr.metrics import bootstrap_interval, character_edits
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
@@ -138,6 +140,21 @@ def test_intervals_draw_documents_where_lines_have_them():
     # A line of no document is one by itself.
     mixed = report_on([replace(one, document="page 1" if one.index < 2 else None) for one in lines])
     assert mixed.cer.high < report_on(pages).cer.high - 0.1
+
+
+def test_names_of_documents_cost_no_memory_by_line():
+    lines = [line(i, "abc", "abc" if i % 3 else "xyz") for i in range(1000)]
+    tracemalloc.start()
+    short = report_on([replace(one, document=str(one.index // 20)) for one in lines])
+    tracemalloc.reset_peak()
+    long = report_on([replace(one, document="x" * 20_000 * (one.index < 20) + str(one.index // 20)) for one in lines])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6  # bytes; each line with the longest name would be 80e6
+    assert (long.cer, long.by_length) == (short.cer, short.by_length)
+    edits = character_edits([one.prediction for one in lines], [one.reference for one in lines])
+    by_name = bootstrap_interval(*edits, documents=[str(one.index // 20) for one in lines])
+    assert (short.cer.low, short.cer.high) == by_name
 
 
 def test_means_over_lines_and_other_rates(report):

@@ -127,6 +127,14 @@ def test_fingerprint_of_a_folder_follows_names_and_contents(tmp_path):
     assert folder("d", {"z.txt": b"1", "deep/y.txt": b"22"}).sha256 != first.sha256
 
 
+def test_fingerprint_has_the_name_and_not_that_of_a_blob(tmp_path):
+    (tmp_path / "0a1b").write_bytes(b"abc")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").symlink_to(tmp_path / "0a1b")
+    found = fingerprint(tmp_path / "model" / ".." / "model" / "weights")
+    assert (found.name, found.size_bytes) == ("model/weights", 3)
+
+
 def test_fingerprint_of_nothing_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         fingerprint(tmp_path / "absent.parquet")

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from hf_ocr.calibration import CalibrationError, fit_temperature, save_temperature
-from hf_ocr.cli.loading import CommandError, load_reader
-from hf_ocr.data.lines import read_lines
+from hf_ocr.cli.loading import CommandError, load_reader, one_line
+from hf_ocr.data.lines import measurable_lines, read_lines
 
 EPILOG = """\
 DATA is a parquet file, a folder of parquet files, a folder with metadata.csv or metadata.jsonl beside its images, or a
 folder of pairs like line.png and line.gt.txt: lines like those to be read, on which MODEL was not trained. A line is
 right when it is read to the letter; with labels in capitals whatever the print, the scores learn to expect that.
+Lines without a text and broken images are left out.
 
 One number in MODEL's config.json is changed, the temperature. What is read stays the same.
 
@@ -50,12 +51,12 @@ def run(options: argparse.Namespace) -> int:
             "temperature."
         )
     try:
-        rows = read_lines(options.data, options.image_column, options.text_column)
+        rows = measurable_lines(read_lines(options.data, options.image_column, options.text_column))
         fit = fit_temperature(reader._reading_model(), reader.processor, rows)
     except ImportError as error:
         raise CommandError('datasets is not installed. Install it with pip install "hf-ocr[train]".') from error
-    except ValueError as error:
-        raise CommandError(str(error)) from error
+    except (ValueError, OSError) as error:
+        raise CommandError(one_line(error)) from error
     print(f"{len(rows)} lines; on them, scores at temperature 1 and at {fit.temperature:g}:")
     for title, name in (("calibration error (ECE)", "ece"), ("Brier score", "brier")):
         print(f"{title:<24} {getattr(fit.before, name):.4f} {getattr(fit.after, name):.4f}")

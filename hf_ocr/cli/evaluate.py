@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections import deque
@@ -47,10 +48,13 @@ examples:
 
 @dataclass(frozen=True)
 class Readings:
-    """The lines as a model read them: `seconds` of reading over all runs, `errors` of the lines it could not read."""
+    """The lines as a model read them: `seconds` of reading over all runs, `errors` of the lines it could not read.
+
+    `origin`: the model by content, where readings are kept.
+    """
 
     name: str
-    origin: Mapping[str, Any]
+    origin: Mapping[str, Any] | None
     predictions: Sequence[Prediction]
     seconds: float
     errors: Sequence[str]
@@ -102,11 +106,12 @@ def run(options: argparse.Namespace) -> int:
     check(rows["text"][:], options)
     models = [options.model] if options.against is None else [options.model, options.against]
     readers = [load_reader(model) for model in models]
-    data = [asdict(fingerprint(source)) for source in options.data]
+    # What is not kept needs no origin, and is not read twice.
+    data = options.output and [asdict(fingerprint(source)) for source in options.data]
     readings = []
     for model, reader, file in zip(models, readers, ("readings.jsonl", "readings-against.jsonl"), strict=False):
         folder = default_checkpoint() if model is None else Path(find_checkpoint(model))
-        origin = {
+        origin = options.output and {
             "model": asdict(fingerprint(folder))
             if folder.is_dir()
             else {"name": model, "revision": getattr(reader.model.config, "_commit_hash", None)},
@@ -135,6 +140,8 @@ def check(texts: Sequence[str | None], options: argparse.Namespace) -> None:
             f"the protocol {options.protocol} leaves nothing of the {len(texts)} texts, so there is nothing to read. "
             "Expected a character in at least one: choose another --protocol."
         )
+    if options.output and options.output.is_file():
+        raise CommandError(f"--output {options.output}: is a file. Expected a folder, which is made if it is missing.")
     for source in [*options.data, options.model, options.against]:
         if options.output and source and options.output.resolve().is_relative_to(Path(source).resolve()):
             raise CommandError(
@@ -143,7 +150,7 @@ def check(texts: Sequence[str | None], options: argparse.Namespace) -> None:
 
 
 def read_all(
-    name: str, reader: Any, rows: Any, origin: dict[str, Any], file: Path | None, options: argparse.Namespace
+    name: str, reader: Any, rows: Any, origin: dict[str, Any] | None, file: Path | None, options: argparse.Namespace
 ) -> Readings:
     """What the reader makes of the rows; of those in the file what it made of them, and the others are put there."""
     kept, stream = ([], None) if file is None else open_kept(file, origin)
@@ -169,7 +176,7 @@ def read_all(
                     "index": len(kept),
                     **waiting.popleft(),
                     "prediction": result["generated_text"] or "",
-                    "score": result.get("score", 0.0),
+                    "score": score if math.isfinite(score := result.get("score", 0.0)) else 0.0,
                     "seconds": round(time.perf_counter() - start, 3),
                 }
                 if "error" in result:
@@ -183,7 +190,7 @@ def read_all(
     known = {field.name for field in fields(Prediction)}
     predictions = [Prediction(**{key: value for key, value in entry.items() if key in known}) for entry in kept]
     errors = [f"row {entry['index']}: {entry['error']}" for entry in kept if "error" in entry]
-    return Readings(name, origin["model"], predictions, kept[-1]["seconds"], errors)
+    return Readings(name, origin and origin["model"], predictions, kept[-1]["seconds"], errors)
 
 
 def report(readings: Sequence[Readings], rows: Any, options: argparse.Namespace) -> int:

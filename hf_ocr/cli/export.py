@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from hf_ocr.cli.loading import CommandError, load_reader, one_line
-from hf_ocr.data.lines import read_lines
+from hf_ocr.data.lines import measurable_lines, read_lines
 from hf_ocr.export.onnx_export import ExportError, export_onnx
 from hf_ocr.export.onnx_reader import OnnxReader
 from hf_ocr.metrics import character_error_rate
@@ -82,10 +82,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _lines(source: str) -> Any:
     try:
-        return read_lines(source).shuffle(seed=0)
+        rows = read_lines(source).shuffle(seed=0)
+        return measurable_lines(rows.select(range(min(len(rows), CALIBRATION_LINES + MEASURED_LINES))))
     except ImportError as error:
         raise CommandError('datasets is not installed. Install it with pip install "hf-ocr[train]".') from error
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise CommandError(one_line(error)) from error
 
 

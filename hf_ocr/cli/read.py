@@ -16,10 +16,11 @@ from tqdm import tqdm
 from hf_ocr.batch_reading import fingerprint_checkpoint
 from hf_ocr.cli.loading import CommandError, add_model_argument, load_reader, one_line, positive
 from hf_ocr.data.image_sets import ImageFiles, StreamedImages
-from hf_ocr.shards import read_to_shards
+from hf_ocr.shards import RECORD, read_to_shards
 
 SUFFIXES = frozenset(".bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split())
 ADDRESSES = ("http://", "https://")
+ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})  # of what separates columns and images
 # Set for every process by what launches several, and what holds for one alone.
 PROCESS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
@@ -184,9 +185,15 @@ def find_images(options: argparse.Namespace) -> ImageFiles | StreamedImages:
 
 
 def _parquet_files(argument: str, output: str) -> list[str]:
-    """The parquet files that an argument names, without what is written here."""
+    """The parquet files that an argument names, without what is, or was, written by this command."""
     if os.path.isdir(argument):
-        paths = sorted(path for path in Path(argument).rglob("*.parquet") if path.stem != "metadata")
+        paths = sorted(
+            path
+            for path in Path(argument).rglob("*.parquet")
+            if path.stem != "metadata" and not (path.parent / RECORD).exists()
+        )
+    elif os.path.isfile(argument):
+        paths = [Path(argument)]
     else:
         paths = sorted(map(Path, glob.glob(argument, recursive=True)))
     return [
@@ -264,7 +271,7 @@ def as_text(name: str, result: dict[str, Any], sources: Sequence[Source]) -> Ite
     """One line for the image, one for each word where boxes were asked for; nothing for an image that was not read."""
     if result.get("error") is not None:
         return
-    columns = [name] if len(sources) > 1 else []
+    columns = [name.translate(ESCAPES)] if len(sources) > 1 else []
     yield "\t".join([*columns, _flat(result["generated_text"]), *_score(result)])
     for word in result.get("words", []):
         box = ",".join(f"{side:.0f}" for side in word["box"])

@@ -4,6 +4,7 @@ Either comes in parts, a part in blocks of one size. What a block holds depends 
 alone, so that processes can share the blocks and a later run can go on with other processes.
 """
 
+import glob
 import hashlib
 import os
 import zipfile
@@ -79,7 +80,7 @@ class StreamedImages:
                 builder = load_dataset_builder(path, name)
             else:
                 self.num_images: int | None = sum(parquet.read_metadata(file).num_rows for file in files)
-                builder = load_dataset_builder("parquet", name, data_files={"train": files})
+                builder = load_dataset_builder("parquet", name, data_files={"train": list(map(glob.escape, files))})
             splits = builder.as_streaming_dataset()
         except Exception as error:  # of every kind, as the format, the file system and the network have it
             raise ValueError(

@@ -19,8 +19,10 @@ Severity = Literal["error", "warning"]
 NUM_EXAMPLES = 3
 # Beyond this share of unusable lines the data is not what it is taken for.
 MOST_UNUSABLE = 0.1
-# Shapes that stand for other characters: Latin ligatures, Arabic presentation forms, half and full width forms.
+# Shapes that stand for other letters and digits: Latin ligatures, Arabic presentation forms, half and full width forms.
+# The signs among them are those of Arabic and Chinese texts.
 PRESENTATION_FORMS = ((0xFB00, 0xFDFF), (0xFE70, 0xFEFC), (0xFF01, 0xFFEE))
+JOINERS = "\u200c\u200d"  # format characters that the spelling of Persian and of Indic languages asks for
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,9 @@ def inspect_lines(
             composed = unicodedata.normalize("NFC", text)
             if composed != text:
                 found.add("not composed", split, index, repr(text))
-            if any(low <= ord(c) <= high for c in composed for low, high in PRESENTATION_FORMS):
+            if any(c.isalnum() and low <= ord(c) <= high for c in composed for low, high in PRESENTATION_FORMS):
                 found.add("presentation forms", split, index, repr(text))
-            if any(unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs") for c in composed):
+            if any(unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs") for c in composed if c not in JOINERS):
                 found.add("controls", split, index, repr(text))
             outside = [c for c in composed if c not in alphabet]
             unknown.update(outside)

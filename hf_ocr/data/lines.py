@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -149,15 +151,26 @@ def undecoded(image: Any) -> Any:
 
 def _parquet(files: list[Path]) -> Dataset:
     from datasets import Dataset
+    from datasets.exceptions import DatasetGenerationError
 
     for file in files:
         with file.open("rb") as stream:
             magic = stream.read(4)
-        if magic != b"PAR1":
-            raise ValueError(
-                f"{file}: begins with {magic!r}, expected a parquet file. Give a parquet file or a folder."
-            )
-    return Dataset.from_parquet([str(file) for file in files])
+            if magic != b"PAR1":
+                raise ValueError(
+                    f"{file}: begins with {magic!r}, expected a parquet file. Give a parquet file or a folder."
+                )
+            stream.seek(-4, os.SEEK_END)
+            if (end := stream.read()) != magic:
+                raise ValueError(f"{file}: ends with {end!r}, expected {magic!r}: it is cut off. Copy it again, whole.")
+    try:
+        return Dataset.from_parquet([glob.escape(str(file)) for file in files])
+    except DatasetGenerationError as error:
+        source, cause = files[0] if len(files) == 1 else files[0].parent, error.__cause__ or error
+        raise ValueError(
+            f"{source}: {cause}. Expected whole parquet files that all have the same columns: give those that differ "
+            "one by one, and copy a damaged one again."
+        ) from error
 
 
 def _table(file: Path) -> Dataset:
@@ -166,13 +179,18 @@ def _table(file: Path) -> Dataset:
     from datasets import Dataset
 
     if file.suffix == ".parquet":
-        rows = [dict(row) for row in Dataset.from_parquet(str(file))]
+        rows = [dict(row) for row in _parquet([file])]
     else:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            if file.suffix == ".csv":
-                rows = list(csv.DictReader(stream))
-            else:
-                rows = [json.loads(line) for line in stream if line.strip()]
+        try:
+            with file.open(encoding="utf-8-sig", newline="") as stream:
+                if file.suffix == ".csv":
+                    rows = list(csv.DictReader(stream, strict=True))
+                else:
+                    rows = [json.loads(line) for line in stream if line.strip()]
+        except (csv.Error, ValueError) as error:
+            raise ValueError(
+                f"{file}: {error}. Expected {file.suffix[1:]} in UTF-8: correct or write it again."
+            ) from error
     names = list(dict.fromkeys(name for row in rows for name in row if name is not None))
     if "file_name" not in names:
         raise ValueError(f"{file}: no column 'file_name', it has {names}. Expected the images' names.")
@@ -195,7 +213,12 @@ def _text(label: Path) -> str:
 def _pairs(folder: Path, unlabelled: bool) -> Dataset:
     from datasets import Dataset
 
-    images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    images = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
     pairs = [(image, image.with_name(image.name.removesuffix(image.suffix) + ".gt.txt")) for image in images]
     pairs = [(image, label) for image, label in pairs if unlabelled or label.exists()]
     if not pairs:
@@ -203,5 +226,10 @@ def _pairs(folder: Path, unlabelled: bool) -> Dataset:
             f"{folder}: {len(images)} images, none with a text. Expected parquet files, metadata.csv or "
             "metadata.jsonl, or pairs like line.png and line.gt.txt."
         )
+    for image, _ in pairs:
+        try:
+            str(image).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{str(image)!r}: the name is not in UTF-8. Rename it.") from error
     texts = [_text(label) if label.exists() else None for _, label in pairs]
     return Dataset.from_dict({"image": [str(image) for image, _ in pairs], "text": texts})

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Counts: TypeAlias = npt.NDArray[np.int64]
 Rates: TypeAlias = npt.NDArray[np.float64]
+Documents: TypeAlias = Sequence[str] | npt.NDArray[np.int64]  # of N lines: names, or numbers for the sake of memory
 
 NUM_RESAMPLINGS = 1000
 NUM_PERMUTATIONS = 10_000
@@ -66,7 +67,7 @@ def measure(
     totals: Counts,
     num_samples: int = NUM_RESAMPLINGS,
     seed: int = 0,
-    documents: Sequence[str] | None = None,
+    documents: Documents | None = None,
 ) -> Figure:
     """The rate sum(counts) / sum(totals) of N lines with its interval: `measure(*character_edits(...))`.
 
@@ -82,7 +83,7 @@ def bootstrap_interval(
     totals: Counts,
     num_samples: int = NUM_RESAMPLINGS,
     seed: int = 0,
-    documents: Sequence[str] | None = None,
+    documents: Documents | None = None,
 ) -> tuple[float, float]:
     """The 95 % percentile interval of sum(counts) / sum(totals) over `num_samples` resamplings of the N lines.
 
@@ -102,7 +103,7 @@ def paired_difference(
     totals: Counts,
     num_samples: int = NUM_RESAMPLINGS,
     seed: int = 0,
-    documents: Sequence[str] | None = None,
+    documents: Documents | None = None,
 ) -> Difference:
     """Whether two readers differ: their counts on the same N lines, whose totals are those of the references.
 
@@ -139,7 +140,7 @@ def rate(counts: Counts | Rates, totals: Counts) -> float:
 
 
 def _resampled_rates(
-    counts: Counts | Rates, totals: Counts, num_samples: int, seed: int, documents: Sequence[str] | None
+    counts: Counts | Rates, totals: Counts, num_samples: int, seed: int, documents: Documents | None
 ) -> Rates:
     """sum(counts) / sum(totals) over N lines drawn with replacement, at most `num_samples` times."""
     # A complex number holds the two of a line, for `unique` is slow on rows.
@@ -160,7 +161,7 @@ def _resampled_rates(
     return sums.real / sums.imag
 
 
-def _by_document(values: Counts | Rates, documents: Sequence[str]) -> Rates:
+def _by_document(values: Counts | Rates, documents: Documents) -> Rates:
     """The sum over the lines of each document: (D,)."""
     place = np.unique(np.asarray(documents), return_inverse=True)[1]
     sums: Rates = np.zeros(place.max() + 1)

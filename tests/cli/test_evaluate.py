@@ -174,6 +174,28 @@ def test_what_makes_reading_worthless_is_said_before_it(
     assert not (tmp_path / "lines" / "evaluation").exists()
 
 
+def test_a_file_as_output_is_refused_before_reading(capsys, data, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, err = run(capsys, data, tmp_path / "no-such-model", "--output", tmp_path / "file")
+    assert status == 1 and "file: is a file. Expected a folder" in err
+
+
+def test_without_a_folder_nothing_is_hashed(capsys, data, checkpoint, monkeypatch):
+    monkeypatch.setattr("hf_ocr.cli.evaluate.fingerprint", None)
+    assert run(capsys, data, checkpoint)[0] == 0
+
+
+def test_the_report_of_a_diverged_model_is_written(capsys, data, tmp_path):
+    model, processor = tiny_recognizer()
+    for parameter in model.parameters():
+        parameter.data.fill_(float("nan"))
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "diverged")
+    assert run(capsys, data, tmp_path / "diverged", "--output", tmp_path / "evaluation")[0] == 0
+    (model,) = json.loads((tmp_path / "evaluation" / "report.json").read_text(encoding="utf-8"))["models"]
+    assert {line["score"] for line in model["report"]["predictions"]} == {0.0}
+
+
 def test_missing_data_is_one_line(capsys, checkpoint, tmp_path):
     status, _, err = run(capsys, tmp_path / "absent", checkpoint)
     assert status == 1

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, Features, Image, Value
 from tiny_recognizer import lines, tiny_recognizer
 
 from hf_ocr.bundle import save_bundle
@@ -30,6 +31,15 @@ def test_it_writes_what_reads(capsys, tmp_path, checkpoint, int8):
     assert OnnxReader(folder).read(lines(1)[0]).text
     measured = [line.split()[0] for line in output.out.splitlines()[2:]]
     assert measured == (["int8", "float32"] if int8 else []) and ("9 other lines" in output.out) == int8
+
+
+def test_broken_images_and_lines_without_a_text_do_not_calibrate(capsys, tmp_path, checkpoint):
+    images = [*lines(6), {"bytes": b"no image"}, {"bytes": b""}]
+    rows = {"image": images, "text": [*"abcde", None, "f", "g"]}
+    Dataset.from_dict(rows, Features({"image": Image(), "text": Value("string")})).to_parquet(tmp_path / "a.parquet")
+    arguments = ["--int8", "--calibration", str(tmp_path / "a.parquet")]
+    assert main(["export", checkpoint, str(tmp_path / "onnx"), *arguments]) == 0
+    assert "3 other lines" in capsys.readouterr().out  # of five, two are for the ranges
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,13 @@ def test_folders_and_globs_are_taken_and_other_files_left(capsys, checkpoint, im
     assert names("bel*", "0.png") == [below, "0.png"]
 
 
+def test_a_name_breaks_neither_lines_nor_columns(capsys, checkpoint, images, expected):
+    os.rename("1.png", "a\tb\n  c.png")
+    status, out, _ = run(capsys, checkpoint, "0.png", "a\tb\n  c.png")
+    texts = [expected[name]["generated_text"] for name in ("0.png", "1.png")]
+    assert status == 0 and out.splitlines() == [f"0.png\t{texts[0]}", r"a\tb\n  c.png" + f"\t{texts[1]}"]
+
+
 def test_scores_and_boxes_come_when_asked_for(capsys, checkpoint, images, expected):
     result = expected["2.png"]
     assert result["words"], "the tiny recognizer must read words here"

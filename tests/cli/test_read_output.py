@@ -104,6 +104,22 @@ def test_parquet_files_come_by_name_pattern_and_folder(capsys, checkpoint, image
     assert [name for name, _ in texts(Path("split"))] == list("0123")
 
 
+def test_shards_beside_the_images_are_no_images(capsys, checkpoint, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("scans")
+    (tmp_path / "scans" / "a.png").write_bytes((images / "below" / "00.png").read_bytes())
+    for output in ("scans/old", "scans/new"):
+        assert run(checkpoint, "scans", "--output", output) == 0, capsys.readouterr()
+        assert [name for name, _ in texts(Path(output))] == [os.path.join("scans", "a.png")]
+
+
+def test_brackets_in_the_name_of_a_file_are_no_pattern(capsys, checkpoint, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_parquet(images, "train[0].parquet", range(2))
+    assert run(checkpoint, "train[0].parquet", "--output", "out") == 0, capsys.readouterr()
+    assert [name for name, _ in texts(Path("out"))] == ["0", "1"]
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

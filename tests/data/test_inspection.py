@@ -59,6 +59,8 @@ def test_images_of_which_none_has_a_text_are_an_error():
         ({"image": SOUND[0]["image"], "text": None}, "warning", "images that have no text"),
         (row("de\u0301co", "déco"), "warning", "not in Unicode normal form C"),
         (row("ﬁ", "fi"), "warning", "presentation forms"),
+        (row("ｔｏｌｄ", "told"), "warning", "presentation forms"),
+        (row("to\u200eld", "told"), "warning", "control or format characters"),
         (row("to\nld", "told"), "warning", "control or format characters"),
         (row("order", "rode"), "warning", "again with another text"),
         (row("rode"), "warning", "again with the same text"),
@@ -75,6 +77,18 @@ def test_each_fault_is_found_and_shown(planted, severity, what):
     assert matching[0].count == 1
     assert matching[0].examples[0].startswith("train, row 10: ")
     assert matching[0].cure
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["می\u200cخواهم", "क्\u200dष", "你好，世界！", "\ufd3eقرآن\ufd3f"],
+    ids=["Persian", "Hindi", "Chinese", "brackets"],
+)
+def test_the_spelling_of_a_language_is_no_fault(text):
+    inspection = inspect_lines({"train": [row(text, "told")]}, PROCESSOR, alphabet_grows=True)
+    assert [finding.what.split(":")[0] for finding in inspection.findings] == [
+        "1 texts with characters outside the alphabet"
+    ]
 
 
 def test_an_image_in_two_splits_is_an_error():

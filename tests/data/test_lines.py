@@ -1,6 +1,9 @@
 """Readers: every kind of source gives the same rows, and says what is wrong with what it cannot read."""
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 from datasets import Dataset, Features, Image, Value
@@ -167,3 +170,54 @@ def test_errors_name_the_source(tmp_path, images):
     (tmp_path / "y.parquet").write_text("not parquet")
     with pytest.raises(ValueError, match="parquet: begins with"):
         read_lines(tmp_path / "y.parquet")
+
+
+@pytest.mark.parametrize("fault", ["cut off", "other columns", "damaged"])
+def test_one_parquet_file_of_several_that_does_not_fit_is_named(tmp_path, images, fault):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    parquet(folder / "a.parquet", images)
+    parquet(folder / "b.parquet", images, **({"text": "label"} if fault == "other columns" else {}))
+    whole = (folder / "b.parquet").read_bytes()
+    if fault == "cut off":
+        (folder / "b.parquet").write_bytes(whole[:-100])
+    elif fault == "damaged":
+        (folder / "b.parquet").write_bytes(whole[:4] + bytes(len(whole) - 8) + whole[-4:])
+    with pytest.raises(ValueError, match=r"b\.parquet: ends with .* cut off" if fault == "cut off" else "^.*parts: .+"):
+        read_lines(folder)
+
+
+@pytest.mark.parametrize(("name", "body"), [("csv", b'file_name,text\na.png,"b'), ("jsonl", b'{"file_name": "a')])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_table_that_cannot_be_read_is_named(images, name, body, encoding):
+    table = images[0].parent / f"metadata.{name}"
+    table.write_bytes(body if encoding == "utf-8" else b"\xe4" + body)
+    with pytest.raises(ValueError, match=rf"metadata\.{name}: .*Expected {name} in UTF-8"):
+        read_lines(table.parent)
+
+
+def test_brackets_in_the_name_of_a_file_are_no_pattern(tmp_path, images):
+    parquet(tmp_path / "train[0].parquet", images)
+    check(read_lines(tmp_path / "train[0].parquet"))
+
+
+def test_hidden_files_are_no_lines(images):
+    folder = images[0].parent
+    for path, text in zip(images, TEXTS, strict=True):
+        path.with_name(path.stem + ".gt.txt").write_text(text, encoding="utf-8")
+    (folder / ".checkpoints").mkdir()
+    for hidden in (folder / "._line 0", folder / ".checkpoints" / "line"):
+        hidden.with_suffix(".png").write_bytes(b"\0")
+        hidden.with_suffix(".gt.txt").write_bytes(b"\xff")
+    check(read_lines(folder))
+    hidden = folder.rename(folder.with_name(".given"))
+    check(read_lines(hidden))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_text_is_shown(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    PilImage.new("L", (20, 10)).save(path)
+    path.with_suffix(".gt.txt").write_text("a")
+    with pytest.raises(ValueError, match=r"caf\\udce9\.png': the name is not in UTF-8"):
+        read_lines(tmp_path)
