@@ -107,17 +107,18 @@ def run(options: argparse.Namespace) -> int:
     models = [options.model] if options.against is None else [options.model, options.against]
     readers = [load_reader(model) for model in models]
     # What is not kept needs no origin, and is not read twice.
-    data = options.output and [asdict(fingerprint(source)) for source in options.data]
+    data = [asdict(fingerprint(source)) for source in options.data if options.output]
     readings = []
     for model, reader, file in zip(models, readers, ("readings.jsonl", "readings-against.jsonl"), strict=False):
         folder = default_checkpoint() if model is None else Path(find_checkpoint(model))
-        origin = options.output and {
-            "model": asdict(fingerprint(folder))
-            if folder.is_dir()
-            else {"name": model, "revision": getattr(reader.model.config, "_commit_hash", None)},
-            "data": data,
-            "columns": [options.image_column, options.text_column],
-        }
+        origin: dict[str, Any] = {}
+        if options.output:
+            origin["model"] = (
+                asdict(fingerprint(folder))
+                if folder.is_dir()
+                else {"name": model, "revision": getattr(reader.model.config, "_commit_hash", None)}
+            )
+            origin |= {"data": data, "columns": [options.image_column, options.text_column]}
         name = "/".join(folder.parts[-2:]) if model else folder.name
         readings.append(read_all(name, reader, rows, origin, options.output and options.output / file, options))
     return report(readings, rows, options)
@@ -150,7 +151,7 @@ def check(texts: Sequence[str | None], options: argparse.Namespace) -> None:
 
 
 def read_all(
-    name: str, reader: Any, rows: Any, origin: dict[str, Any] | None, file: Path | None, options: argparse.Namespace
+    name: str, reader: Any, rows: Any, origin: dict[str, Any], file: Path | None, options: argparse.Namespace
 ) -> Readings:
     """What the reader makes of the rows; of those in the file what it made of them, and the others are put there."""
     kept, stream = ([], None) if file is None else open_kept(file, origin)
@@ -190,7 +191,7 @@ def read_all(
     known = {field.name for field in fields(Prediction)}
     predictions = [Prediction(**{key: value for key, value in entry.items() if key in known}) for entry in kept]
     errors = [f"row {entry['index']}: {entry['error']}" for entry in kept if "error" in entry]
-    return Readings(name, origin and origin["model"], predictions, kept[-1]["seconds"], errors)
+    return Readings(name, origin.get("model"), predictions, kept[-1]["seconds"], errors)
 
 
 def report(readings: Sequence[Readings], rows: Any, options: argparse.Namespace) -> int:
