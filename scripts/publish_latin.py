@@ -143,7 +143,8 @@ CHECKPOINTS = {
             "python scripts/publish_latin.py --data DATA --checkpoint vision-text-small-latin --run runs/vision-text",
             f"{TRAIN}vision-text-2 --model_type vision_text --init_from hf_ocr/checkpoints/vision-text-small-latin "
             "--teacher runs/sixth/final --max_steps 2200 --late_from 0.6 --learning_rate 8e-4 --seed 63",
-            "python scripts/publish_latin.py --data DATA --checkpoint vision-text-small-latin --run runs/vision-text-2",
+            "python scripts/publish_latin.py --data DATA --checkpoint vision-text-small-latin --run runs/vision-text-2 "
+            "--share_before 0.3",
         ),
         "hf_ocr/checkpoints/vision-text-small-latin",
     ),

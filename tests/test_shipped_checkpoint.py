@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from transformers import AutoModelForTextRecognition, AutoProcessor, pipeline
 
 import hf_ocr
 from hf_ocr.data.lines import read_lines
 from hf_ocr.metrics import character_error_rate
+from hf_ocr.models.line_preparation import text_part
 from hf_ocr.record import RunRecord, fingerprint
 from hf_ocr.registration import default_checkpoint, shipped_checkpoints
 from hf_ocr.text import LATIN_ALPHABET
@@ -78,6 +79,23 @@ def test_a_blank_image_reads_as_nothing(folder):
         result = read(blank(kind), return_scores=True)[0]
         assert result["generated_text"] == "", kind
         assert 0 < result["score"] <= 1
+
+
+@each
+@pytest.mark.parametrize("text", ["Train 17 leaves at 09:45", "Invoice"])
+def test_empty_ground_before_and_behind_adds_nothing(folder, text):
+    """Of a line as high as its image, which the image processor does not cut."""
+    font = ImageFont.load_default(28)
+    width = round(font.getlength(text))
+    images = []
+    for left, right in ((5, 5), (40, 5), (5, 40), (120, 5), (5, 120), (200, 200)):
+        image = Image.new("L", (left + width + right, 32), 235)
+        ImageDraw.Draw(image).text((left, 0), text, fill=30, font=font)
+        grain = np.random.default_rng(0).normal(0, 4, (32, image.width))
+        images.append(Image.fromarray((np.asarray(image) + grain).clip(0, 255).astype(np.uint8)))
+        assert text_part(images[-1]) == (0, 0, *image.size)
+    read = pipeline("text-recognition", model=str(folder))
+    assert [result[0]["generated_text"] for result in read(images)] == [text] * len(images)
 
 
 def test_the_text_of_an_image_does_not_depend_on_its_batch(read):

@@ -329,6 +329,8 @@ def test_boxes_are_px_of_the_image_and_not_of_its_padding(tmp_path):
     recognition = model.recognize(**processor(images=[image], return_tensors="pt"))
     length = int((recognition.sequences[0] != 0).sum())
     spans = (2.0 * recognition.character_spans[0, :length]).clamp(max=80)  # the image is twice as high as 32 px
-    found = _characters(processor, recognition, 0, length, _Line(0, 0, image.size, torch.zeros(3, 32, 128), 128))
+    found = _characters(
+        processor, recognition, 0, length, _Line(0, 0, image.size, (0, 0, *image.size), torch.zeros(3, 32, 128), 128)
+    )
     assert length > 2 and spans[0, 0] < 80
     assert [(character.box[0], character.box[2]) for character in found] == [tuple(span) for span in spans.tolist()]

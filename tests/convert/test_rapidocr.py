@@ -23,7 +23,7 @@ TEXT = "TOTAL RM 12.50 Größe 第三"
 def line(width: int, text: str = "Total RM 12.50") -> Image.Image:
     """Text in colours that tell the channels apart, 48 px high."""
     image = Image.new("RGB", (width, 48), (255, 250, 200))
-    ImageDraw.Draw(image).text((6, 6), text, fill=(150, 20, 40), font=ImageFont.load_default(30))
+    ImageDraw.Draw(image).text((6, 2), text, fill=(150, 20, 40), font=ImageFont.load_default(36))
     return image
 
 

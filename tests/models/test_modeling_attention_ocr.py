@@ -322,8 +322,8 @@ def test_configuration_names_what_does_not_fit(settings, message):
 
 
 def written(text: str, font: ImageFont.FreeTypeFont) -> Image.Image:
-    image = Image.new("L", (round(font.getlength(text)) + 16, 32), 255)
-    ImageDraw.Draw(image).text((8, 0), text, fill=0, font=font)
+    image = Image.new("L", (round(font.getlength(text)) + 16, 26), 255)
+    ImageDraw.Draw(image).text((8, -3), text, fill=0, font=font)
     return image
 
 
