@@ -178,12 +178,14 @@ def test_a_model_learns_from_what_another_reads(tmp_path):
     """A CRNN that has never seen a label reads as the TrOCR does: another alphabet, size and kind of image."""
     words = WORDS[:3]
     rows = [rendered(word) for word in words]
+    for row in rows:  # as high as print fills it: nothing is cut off for the one that is left for the other
+        row["image"] = row["image"].crop((0, 6, row["image"].width, 28))
     tiny_trocr(tmp_path / "trocr", [row["image"] for row in rows], words)
     model, processor = untrained(WORDS, [8, 8, 16, 16, 16, 16, 24, 24], 24)
     read = read_with_teacher(unlabelled([row["image"] for row in rows]), str(tmp_path / "trocr"), set("".join(words)))
     assert read["text"][:] == words
     chunks = LineChunks([Source(read)], processor, lines_per_chunk=3, batches_per_chunk=1)
-    values = {"max_steps": 300, "save_steps": 300, "learning_rate": 5e-3, "warmup_ratio": 0.2, "average_decay": 0.8}
+    values = {"max_steps": 600, "save_steps": 600, "learning_rate": 5e-3, "warmup_ratio": 0.2, "average_decay": 0.8}
     learnt = train(model, processor, chunks, settings(tmp_path / "run", weight_decay=0.0, **values))
     assert evaluate(learnt, processor, rows).cer.value < 0.3
 
