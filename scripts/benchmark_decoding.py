@@ -5,14 +5,15 @@
     python scripts/benchmark_decoding.py --model FOLDER --data LINES.parquet
 
 Both have the same encoder, and decoders of equal layers, heads and widths: ours with its CTC head, searched as
-`recognize` does, and transformers' TrOCR decoder, read by `generate` with its cache. Ours by steps, and looking ahead
-along what CTC says. The best of the rounds, in which they take turns; "decoder alone" is what is left without the time
-of the encoder, which both have.
+`recognize` does, and transformers' TrOCR decoder, read by `generate` with its cache. Ours by steps, looking ahead
+along what CTC says, and, as `recognize` does, ahead where CTC is not certain. The best of the rounds, in which they
+take turns; "decoder alone" is what is left without the time of the encoder, which both have.
 
 Without a model weights are random, images are of two sizes, and no text may end before its length, so that all take the
-same steps. What CTC says is then never right: "ahead" is the one look along a draft that is. With a model of this
-family and lines, a parquet file with a column `image` (bytes, path), ours reads them, and stops where it does;
-`generate`, untrained, takes as many steps as the longest text of a batch that ours has read and its end.
+same steps. What CTC says is then never right or certain: "ahead" is the one look along a draft that is right. With a
+model of this family and lines, a parquet file with a column `image` (bytes, path), ours reads them, and stops where it
+does; `generate`, untrained, takes as many steps as the longest text of a batch that ours has read and its end. Counted
+then: the texts of which CTC is certain, and how many of them the decoder would have changed.
 """
 
 import argparse
@@ -22,9 +23,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from transformers import (
     AutoProcessor,
@@ -42,6 +44,8 @@ except ImportError as error:
 
 from hf_ocr import LATIN_ALPHABET, VisionTextConfig, VisionTextForTextRecognition
 from hf_ocr.models.beam_search import beam_search
+from hf_ocr.models.ctc import greedy_search
+from hf_ocr.models.ctc_reading import CERTAIN
 from hf_ocr.models.vision_text_search import DecoderSteps, search_texts
 from hf_ocr.record import hardware, versions
 
@@ -108,16 +112,36 @@ def line_batches(
     return {Path(data).parent.name or Path(data).stem: found}
 
 
-def read(model: VisionTextForTextRecognition, batch: Batch, num_beams: int, way: str) -> object:
-    """As `recognize`, by steps or ahead; or where the draft of CTC is what the decoder would say."""
+def read(model: VisionTextForTextRecognition, batch: Batch, num_beams: int, way: str) -> Any:
+    """By steps, ahead, and ahead where CTC doubts, as `recognize`; or along a draft that is what the decoder says."""
+    if way == "doubtful":
+        return model.recognize(**batch.inputs, num_beams=num_beams, with_characters=False)
     output = model(**batch.inputs)
     start = model.start(output.encoder_last_hidden_state, output.logits, output.logit_lengths)
     lengths = output.logit_lengths.clamp(max=batch.length)
     if way == "right":
         return start().along(torch.ones(len(lengths), batch.length, dtype=torch.int64))[0].max(-1)
     if way == "ahead":
-        return search_texts(start, output.logit_lengths, num_beams, None)
+        return search_texts(start, output.logit_lengths, num_beams, None).sequences
     return beam_search(DecoderSteps(start(texts=num_beams), num_beams), lengths, num_beams)
+
+
+def certain_texts(model: VisionTextForTextRecognition, batches: list[Batch]) -> dict[str, int]:
+    """Texts, those that CTC is certain of, and those of them that a decoder, asked all the same, would change."""
+    counts = {"texts": 0, "certain": 0, "changed": 0}
+    for batch in batches:
+        output = model(**batch.inputs)
+        found = greedy_search(output.logits, output.logit_lengths, with_characters=False)
+        asked = read(model, batch, 1, "ahead")
+        longest = max(asked.shape[1], found.sequences.shape[1])
+        same = F.pad(asked, (0, longest - asked.shape[1])) == F.pad(
+            found.sequences, (0, longest - found.sequences.shape[1])
+        )
+        certain = found.scores >= CERTAIN
+        counts["texts"] += len(certain)
+        counts["certain"] += int(certain.sum())
+        counts["changed"] += int((certain & ~same.all(1)).sum())
+    return counts
 
 
 def generate(stock: VisionEncoderDecoderModel, batch: Batch, num_beams: int) -> object:
@@ -175,18 +199,24 @@ def main() -> None:
         "ahead": partial(read, ours, num_beams=beams, way="ahead" if arguments.model else "right"),
         "encoder": lambda batch: ours.vision_text(**batch.inputs),
     }
-    rows = []
+    if arguments.model:
+        calls["doubtful"] = partial(read, ours, num_beams=beams, way="doubtful")
+    ways = [way for way in calls if way != "encoder"]
+    rows: list[dict[str, Any]] = []
     print(f"{hardware()['cpu']}, {arguments.threads} threads, {arguments.dtype}, {versions()}")
-    print(f"{'':24} {'generate':>9} {'by steps':>18} {'ahead':>18}")
+    print(f"{'':24} {'generate':>9}" + "".join(f" {way:>18}" for way in ways[1:]))
     for name, batches in sets.items():
         with torch.inference_mode():
             seconds = best_seconds(calls, batches, arguments.rounds)
+            if arguments.model:
+                rows.append({"set": name, **certain_texts(ours, batches)})
+                print(rows[-1])
         count = sum(len(batch.inputs["pixel_values"]) for batch in batches)
         for what, less in (("whole, images/s", 0.0), ("decoder alone", seconds["encoder"])):
-            rates = {reader: count / (seconds[reader] - less) for reader in ("generate", "steps", "ahead")}
-            rows.append({"set": name, "what": what, **{reader: round(rate, 1) for reader, rate in rates.items()}})
-            shown = [f"{rates[way]:9.1f} ({rates[way] / rates['generate']:5.2f}x)" for way in ("steps", "ahead")]
-            print(f"{name:6} {what:17} {rates['generate']:9.1f} {shown[0]:>18} {shown[1]:>18}", flush=True)
+            rates = {way: count / (seconds[way] - less) for way in ways}
+            rows.append({"set": name, "what": what, **{way: round(rate, 1) for way, rate in rates.items()}})
+            shown = [f"{rates[way]:9.1f} ({rates[way] / rates['generate']:5.2f}x)" for way in ways[1:]]
+            print(f"{name:6} {what:17} {rates['generate']:9.1f} {' '.join(shown)}", flush=True)
     if arguments.record:
         known = json.loads(arguments.record.read_text(encoding="utf-8")) if arguments.record.exists() else []
         settings = {

@@ -73,6 +73,15 @@ def blank(kind: str) -> Image.Image:
 
 
 @each
+def test_a_decoder_would_change_nothing_of_which_ctc_is_certain(folder, monkeypatch):
+    read = pipeline("text-recognition", model=str(folder))
+    images = [row["image"] for row in read_lines(SAMPLES)]
+    texts = [result[0]["generated_text"] for result in read(images)]
+    monkeypatch.setattr("hf_ocr.models.ctc_reading.CERTAIN", 2.0)
+    assert [result[0]["generated_text"] for result in read(images)] == texts
+
+
+@each
 def test_a_blank_image_reads_as_nothing(folder):
     read = pipeline("text-recognition", model=str(folder))
     for kind in ("white", "black", "paper", "ruled"):

@@ -1,18 +1,22 @@
 """How every family with a CTC head reads: `forward`, a search, scores at its temperature, the px of each character."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from .ctc import check_sequences, greedy_search, lexicon_search, prefix_beam_search
+from .ctc import CtcDecoding, check_sequences, greedy_search, lexicon_search, prefix_beam_search
 from .modeling_outputs import Recognition
 
 # Logits held at once, 4 bytes each, and a few times that while they are searched. With an alphabet of thousands, a
 # batch of long lines is read in parts; with one of a hundred, never.
 MOST_LOGITS = 1 << 26
+# P(text | image) from which on no second reader is asked, chosen on held-back lines and words: there a decoder that was
+# asked all the same changed none of these texts, which are most of those on receipts. scripts/benchmark_decoding.py
+# counts them.
+CERTAIN = 0.9
 
 
 @torch.no_grad()
@@ -57,24 +61,66 @@ def recognize_with_ctc(
             decoding = prefix_beam_search(output.logits, output.logit_lengths, num_beams, allowed, **options)
         else:
             decoding = greedy_search(output.logits, output.logit_lengths, allowed, **options)
-        spans = None
-        if decoding.frame_spans is not None:
-            if valid is None:
-                valid = torch.full((len(images),), images.shape[-1], device=images.device)
-            spans = spans_in_px(model, decoding.frame_spans, decoding.sequences, valid)
-        return Recognition(
-            sequences=decoding.sequences,
-            scores=decoding.scores,
-            character_scores=decoding.character_scores,
-            character_spans=spans,
-            raw_scores=None if model.config.temperature == 1 else decoding.raw_scores,
-        )
+        if valid is None:
+            valid = torch.full((len(images),), images.shape[-1], device=images.device)
+        return _recognition(model, decoding, valid)
 
     frames = max(model.base_model.frame_count(pixel_values.shape[-1]), 1)
     at_once = max(MOST_LOGITS // (frames * vocab_size), 1)
     with eval_mode(model):
         parts = [read(slice(start, start + at_once)) for start in range(0, max(len(pixel_values), 1), at_once)]
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+@torch.no_grad()
+def read_doubtful(
+    by_decoder: Callable[[torch.Tensor], Recognition],
+    model: Any,
+    logits: torch.Tensor,
+    lengths: torch.Tensor,
+    widths: torch.Tensor,
+    allowed: torch.Tensor | None,
+    with_characters: bool,
+) -> Recognition:
+    """A decoder's readings where CTC doubts; where it is certain (P(text | image) at least `CERTAIN`), CTC's own.
+
+    Args:
+        by_decoder: reads the images of these rows, int64 (R,), R at least 1.
+        model: as for `recognize_with_ctc`.
+        logits: (B, T, V), of its CTC head.
+        lengths: int64 (B,), valid frames.
+        widths: int64 (B,), valid columns of the images, px.
+        allowed: bool (V,), symbols that may be read; None allows all.
+        with_characters: as for `recognize_with_ctc`.
+    """
+    decoding = greedy_search(
+        logits, lengths, allowed, with_characters=with_characters, temperature=model.config.temperature
+    )
+    certain = decoding.raw_scores >= CERTAIN
+    rows, doubtful = certain.nonzero()[:, 0], (~certain).nonzero()[:, 0]
+    read = _recognition(model, decoding, widths)
+    if not len(doubtful):
+        return read
+    joined = _joined([_rows(read, rows), by_decoder(doubtful)])
+    longest = int((joined["sequences"] != 0).sum(1).max())
+    return _rows(joined, torch.cat([rows, doubtful]).argsort(), longest)
+
+
+def _rows(read: Recognition, rows: torch.Tensor, longest: int | None = None) -> Recognition:
+    return Recognition(**{name: part[rows] if part.ndim == 1 else part[rows, :longest] for name, part in read.items()})
+
+
+def _recognition(model: Any, decoding: CtcDecoding, widths: torch.Tensor) -> Recognition:
+    spans = None
+    if decoding.frame_spans is not None:
+        spans = spans_in_px(model, decoding.frame_spans, decoding.sequences, widths)
+    return Recognition(
+        sequences=decoding.sequences,
+        scores=decoding.scores,
+        character_scores=decoding.character_scores,
+        character_spans=spans,
+        raw_scores=None if model.config.temperature == 1 else decoding.raw_scores,
+    )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from .beam_search import beam_search, lexicon_search, steps_along, with_the_end
 from .configuration_attention_ocr import AttentionOcrConfig
 from .configuration_crnn import CrnnConfig
 from .ctc_loss import ctc_loss, usable_labels
-from .ctc_reading import allowed_symbols, checked_lexicon, eval_mode, spans_in_px
+from .ctc_reading import allowed_symbols, checked_lexicon, eval_mode, read_doubtful, spans_in_px
 from .line_inputs import checked_widths
 from .modeling_crnn import CrnnForTextRecognition, CrnnModel, CrnnPreTrainedModel
 from .modeling_outputs import Recognition, TextRecognitionOutput
@@ -247,7 +247,8 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
     ) -> Recognition:
         """Reads images; in eval mode whatever the model's own mode, which is left as it was.
 
-        Without a lexicon a text has at most as many characters as its image has frames.
+        Without a lexicon a text has at most as many characters as its image has frames. Greedily, and with a CTC head,
+        the decoder is asked where CTC is not certain alone (see `read_doubtful`).
 
         Args:
             pixel_values: float (B, num_channels, image_height, W) in [-1, 1].
@@ -257,7 +258,8 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             lexicon: int64 (N, L) padded with 0: the answer is one of these N texts.
             with_characters: also give the score and the px span of every character. The score is the character's
                 probability given those before it, the last one's also that the text ends there; the span is taken from
-                where the decoder looked. Behind a rectifier it is that of the straightened image.
+                where the decoder looked, or where CTC was certain, from its alignment. Behind a rectifier it is that of
+                the straightened image.
 
         Raises:
             ValueError: `num_beams` below 1, ids outside the alphabet, both `allowed_ids` and `lexicon`, or what
@@ -267,27 +269,47 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (beam search).")
         allowed = allowed_symbols(allowed_ids, self.config.vocab_size, pixel_values.device)
         lexicon = checked_lexicon(lexicon, allowed_ids, self.config.vocab_size, pixel_values.device)
+        widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
         with torch.no_grad(), eval_mode(self):
             memory = self.remember(pixel_values, widths)
-            if lexicon is None:
-                steps = AttentionSteps(self.decoder, memory, num_beams)
-                found = beam_search(steps, memory["lengths"], num_beams, allowed)
-            else:
-                found = lexicon_search(
-                    lambda texts: log_probs_along(self.decoder, memory, texts)[0],
-                    len(memory["lengths"]),
-                    lexicon,
+
+            def by_decoder(rows: torch.Tensor) -> Recognition:
+                chosen = AttentionMemory(**{name: tensor[rows] for name, tensor in memory.items()})
+                return self._read(chosen, widths[rows], num_beams, allowed, lexicon, with_characters)
+
+            if memory.ctc_logits is not None and lexicon is None and num_beams == 1:
+                return read_doubtful(
+                    by_decoder, self, memory.ctc_logits, memory["lengths"], widths, allowed, with_characters
                 )
-            log_scores, character_scores = found.log_scores, found.step_scores
-            if with_characters or self.config.temperature != 1:
-                log_probs, attentions = log_probs_along(self.decoder, memory, found.sequences[:, None])
-            if self.config.temperature != 1:
-                warm = (log_probs[:, 0] / self.config.temperature).log_softmax(-1)
-                along = steps_along(warm, found.sequences)
-                log_scores, character_scores = along.sum(-1), along[:, :-1].exp() * (found.sequences != 0)
+            return self._read(memory, widths, num_beams, allowed, lexicon, with_characters)
+
+    def _read(
+        self,
+        memory: AttentionMemory,
+        widths: torch.Tensor,
+        num_beams: int,
+        allowed: torch.Tensor | None,
+        lexicon: torch.Tensor | None,
+        with_characters: bool,
+    ) -> Recognition:
+        if lexicon is None:
+            steps = AttentionSteps(self.decoder, memory, num_beams)
+            found = beam_search(steps, memory["lengths"], num_beams, allowed)
+        else:
+            found = lexicon_search(
+                lambda texts: log_probs_along(self.decoder, memory, texts)[0],
+                len(memory["lengths"]),
+                lexicon,
+            )
+        log_scores, character_scores = found.log_scores, found.step_scores
+        if with_characters or self.config.temperature != 1:
+            log_probs, attentions = log_probs_along(self.decoder, memory, found.sequences[:, None])
+        if self.config.temperature != 1:
+            warm = (log_probs[:, 0] / self.config.temperature).log_softmax(-1)
+            along = steps_along(warm, found.sequences)
+            log_scores, character_scores = along.sum(-1), along[:, :-1].exp() * (found.sequences != 0)
         spans = None
         if with_characters:
-            widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
             spans = frame_spans(attentions, found.sequences, memory["lengths"])
             spans = spans_in_px(self, spans, found.sequences, widths)
             character_scores = with_the_end(found.sequences, character_scores, log_scores)

@@ -10,12 +10,19 @@ from torch import nn
 from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from .beam_search import steps_along, with_the_end
+from .beam_search import FoundTexts, steps_along, with_the_end
 from .configuration_vision_text import VisionTextConfig
 from .ctc import align, minimum_frames
 from .ctc_loss import usable_labels
 from .ctc_prefix_scores import CtcPrefixScores, expected_frames
-from .ctc_reading import allowed_symbols, checked_lexicon, eval_mode, recognize_with_ctc, spans_in_px
+from .ctc_reading import (
+    allowed_symbols,
+    checked_lexicon,
+    eval_mode,
+    read_doubtful,
+    recognize_with_ctc,
+    spans_in_px,
+)
 from .line_inputs import checked_widths, mask_columns
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .modeling_text_recognition import TextRecognitionPreTrainedModel
@@ -145,7 +152,7 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
     The decoder goes on from the text so far, and looks at the image around the frame where CTC expects its last
     character. What is read is the product of both opinions at each step, as in Watanabe et al. (IEEE JSTSP 11, 2017):
     the decoder knows how texts go on, CTC what is still to be read, so that no text babbles on behind its image or ends
-    before it, however long the line.
+    before it, however long the line. Of what CTC alone is certain the decoder is not asked (see `read_doubtful`).
     """
 
     def __init__(self, config: VisionTextConfig) -> None:
@@ -317,25 +324,37 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
             raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (beam search).")
         allowed = allowed_symbols(allowed_ids, self.config.vocab_size, pixel_values.device)
         lexicon = checked_lexicon(lexicon, allowed_ids, self.config.vocab_size, pixel_values.device)
+        widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
         with eval_mode(self):
-            output = self(pixel_values, widths)
-            start = self.start(output.encoder_last_hidden_state, output.logits, output.logit_lengths)
-            if lexicon is not None:
-                read = score_lexicon(start, lexicon)
-            else:
-                read = search_texts(start, output.logit_lengths, num_beams, allowed)
-            log_scores, step_scores = read.log_scores, read.step_scores
-            if self.config.temperature != 1:
-                warm = (start().along(read.sequences)[0] / self.config.temperature).log_softmax(-1)
-                steps = steps_along(warm, read.sequences)
-                log_scores, step_scores = steps.sum(-1), steps[:, :-1].exp() * (read.sequences != 0)
+            output: Any = self(pixel_values, widths)
+            logits, lengths = output.logits, output.logit_lengths
+
+            def by_decoder(rows: torch.Tensor) -> Recognition:
+                start = self.start(output.encoder_last_hidden_state[rows], logits[rows], lengths[rows])
+                if lexicon is not None:
+                    read = score_lexicon(start, lexicon)
+                else:
+                    read = search_texts(start, lengths[rows], num_beams, allowed)
+                return self._recognition(read, start, widths[rows], with_characters)
+
+            if lexicon is None and num_beams == 1:
+                return read_doubtful(by_decoder, self, logits, lengths, widths, allowed, with_characters)
+            return by_decoder(torch.arange(len(widths), device=widths.device))
+
+    def _recognition(
+        self, read: FoundTexts, start: "partial[DecoderState]", widths: torch.Tensor, with_characters: bool
+    ) -> Recognition:
+        log_scores, step_scores = read.log_scores, read.step_scores
+        if self.config.temperature != 1:
+            warm = (start().along(read.sequences)[0] / self.config.temperature).log_softmax(-1)
+            steps = steps_along(warm, read.sequences)
+            log_scores, step_scores = steps.sum(-1), steps[:, :-1].exp() * (read.sequences != 0)
         found = Recognition(sequences=read.sequences, scores=log_scores.exp())
         if self.config.temperature != 1:
             found.raw_scores = read.log_scores.exp()
         if with_characters:
-            spans = _frame_spans(output.logits, output.logit_lengths, read.sequences)
+            spans = _frame_spans(start.keywords["ctc_logits"], start.keywords["lengths"], read.sequences)
             found.character_scores = with_the_end(read.sequences, step_scores, log_scores)
-            widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
             found.character_spans = spans_in_px(self, spans, read.sequences, widths)
         return found
 

@@ -1,4 +1,4 @@
-"""A batch whose logits are too many at once is read in parts, with the same result."""
+"""Reading by CTC: in parts where the logits are too many at once, and of what it is certain before any decoder."""
 
 import pytest
 import torch
@@ -6,6 +6,8 @@ from contracts.tiny_configs import tiny_batch, tiny_model
 
 from hf_ocr import CrnnForTextRecognition
 from hf_ocr.models import ctc_reading
+from hf_ocr.models.ctc import greedy_search
+from hf_ocr.models.modeling_outputs import Recognition
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_beams": 3}, {"with_characters": False}], ids=str)
@@ -29,3 +31,48 @@ def test_a_line_is_read_however_many_its_logits_are(monkeypatch):
     model, inputs = tiny_model(CrnnForTextRecognition), tiny_batch(CrnnForTextRecognition, count=2)
     monkeypatch.setattr(ctc_reading, "MOST_LOGITS", 1)
     assert len(model.recognize(inputs["pixel_values"]).sequences) == 2
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("with_characters", [True, False])
+def test_a_decoder_reads_the_rows_where_ctc_doubts_and_no_others(with_characters, temperature):
+    model = tiny_model(CrnnForTextRecognition)
+    model.config.temperature = temperature
+    logits = torch.full((4, 6, model.config.vocab_size), -5.0)
+    logits[..., 0] = 5.0  # blank
+    logits[0, 1, 3] = logits[0, 3, 4] = 20.0
+    logits[1, 1:5, 3] = 5.0  # as probable as the blank
+    logits[2, 2, 5] = 5.0
+    lengths, widths = torch.tensor([6, 6, 6, 5]), torch.tensor([64, 64, 64, 50])
+    asked = []
+
+    def by_decoder(rows):
+        asked.append(rows.tolist())
+        found = {"sequences": torch.tensor([[6, 6, 6], [7, 0, 0]]), "scores": torch.tensor([0.1, 0.2])}
+        if with_characters:
+            found["character_scores"] = (found["sequences"] != 0) * 0.5
+            found["character_spans"] = torch.ones(2, 3, 2)
+        if temperature != 1:
+            found["raw_scores"] = torch.tensor([0.3, 0.4])
+        return Recognition(**found)
+
+    def read(rows):
+        return ctc_reading.read_doubtful(
+            by_decoder, model, logits[rows], lengths[rows], widths[rows], None, with_characters
+        )
+
+    found = read(torch.arange(4))
+    assert asked == [[1, 2]]
+    assert found.sequences.tolist() == [[3, 4, 0], [6, 6, 6], [7, 0, 0], [0, 0, 0]]
+    alone = greedy_search(logits, lengths, temperature=temperature)
+    torch.testing.assert_close(found.scores, torch.tensor([alone.scores[0], 0.1, 0.2, alone.scores[3]]))
+    if temperature == 1:
+        assert found.raw_scores is None
+    else:
+        torch.testing.assert_close(found.raw_scores, torch.tensor([alone.raw_scores[0], 0.3, 0.4, alone.raw_scores[3]]))
+    if with_characters:
+        torch.testing.assert_close(found.character_scores[0, :2], alone.character_scores[0, :2])
+        assert found.character_spans[1].tolist() == [[1.0, 1.0]] * 3
+        assert (found.character_spans[0, :2].diff(dim=-1) > 0).all() and not found.character_spans[[0, 3], -1].any()
+    certain = read(torch.tensor([3, 0]))
+    assert len(asked) == 1 and certain.sequences.tolist() == [[0, 0], [3, 4]]
