@@ -15,7 +15,7 @@ _PROCESS = os.getpid()
 
 
 class BatchReader:
-    """Reads the images of a batch of rows.
+    """Reads the images of a batch of rows, and adds text, score and error: `map` replaces columns of these names.
 
     ```python
     rows = rows.cast_column("image", Image(decode=False))
@@ -32,7 +32,7 @@ class BatchReader:
     know by them (and by the content of the checkpoint's folder) what they have read already.
 
     Args:
-        model: the folder of a checkpoint, or its name on the Hub; the one that ships with the package when None.
+        model: the folder of a checkpoint, or its name on the Hub or in the package; its first choice when None.
         image_column: with the images: encoded bytes, `{"bytes", "path"}`, paths, addresses, PIL images or arrays.
         keep: columns to give back as they came. `map` of datasets keeps all; `map_batches` keeps none.
         boxes: "char" or "word" adds the column "characters" or "words", as the pipeline gives them. Where the first

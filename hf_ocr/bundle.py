@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForTextRecognition, AutoProcessor
 from hf_ocr.card import render_card, try_usage
 from hf_ocr.models import MODEL_CLASSES
 from hf_ocr.record import RunRecord, describe_model, fingerprint
+from hf_ocr.registration import find_checkpoint
 from hf_ocr.standalone import example_lines
 
 SERVING_FILES = ("app.py", "handler.py", "requirements.txt")
@@ -69,7 +70,7 @@ def bundle_checkpoint(
     (requirements.txt). The lines that the card shows are run, as seen from above the folder, on the first example.
 
     Args:
-        source: folder of a recognizer of `MODEL_CLASSES`, or its name on the Hub.
+        source: folder of a recognizer of `MODEL_CLASSES`, or its name on the Hub or in the package.
         folder: made if it does not exist; files of the same names are overwritten.
         record: file of the run record from which the card is rendered, with the card's pictures beside it. When None,
             the one in or above `source` whose weights are these; where there is none, the card says what the model is
@@ -83,7 +84,8 @@ def bundle_checkpoint(
             record of other weights.
         RuntimeError: the lines that the card shows do not run, or read something else without this package.
     """
-    source = Path(source) if Path(source).is_dir() else Path(snapshot_download(os.fspath(source)))
+    name = find_checkpoint(source)
+    source = Path(name) if Path(name).is_dir() else Path(snapshot_download(name))
     folder = Path(folder)
     if folder.resolve() == source.resolve():
         raise ValueError(f"{folder}: is the checkpoint itself. Expected another folder to write.")

@@ -67,8 +67,8 @@ class ModelArguments:
     model_name_or_path: str = field(
         default_factory=lambda: str(default_checkpoint()),
         metadata={
-            "help": "folder of a checkpoint, or its name on the Hub, of this package or of transformers (TrOCR, "
-            "Donut and other encoder-decoders, MGP-STR); by default the one inside the package"
+            "help": "folder of a checkpoint, or its name on the Hub or in the package, of ours or of transformers "
+            "(TrOCR, Donut and other encoder-decoders, MGP-STR); by default the one inside the package"
         },
     )
     alphabet: str = field(

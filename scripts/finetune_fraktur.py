@@ -32,7 +32,7 @@ except ImportError as error:
 import hf_ocr  # noqa: F401  (registers the models)
 from hf_ocr.data.lines import read_lines
 from hf_ocr.evaluation import evaluate
-from hf_ocr.record import hardware, versions
+from hf_ocr.record import fingerprint, hardware, versions
 from hf_ocr.registration import default_checkpoint
 
 SCRIPT = Path(__file__).with_name("finetune.py")
@@ -44,14 +44,14 @@ PREFACE = """# Fine-tuning on 19th-century German type
 Lines of the archiscribe corpus (CC BY 4.0), split by book: {lines:,} to train on, {test} to test on. The labels are
 close to the print (long s, umlauts with a small e above, the double hyphen at a line's end), and CER is that of the
 text as it is, with nothing folded. "receipts" is the CER of {watched} receipt lines (SROIE) that no run has learnt
-from; "replayed" the share of other receipts among the lines of a run, against forgetting. Written by
-`scripts/finetune_fraktur.py`; the times are those of {cpu}, the cores those of the training process (a second process
-prepares its lines).
+from; "replayed" the share of other receipts among the lines of a run, against forgetting; "weights" the start of the
+SHA-256 of what a run began with. Written by `scripts/finetune_fraktur.py`; the times are those of {cpu}, the cores
+those of the training process (a second process prepares its lines).
 
 ![test CER by training lines](fraktur.png)
 
-| model | training lines | replayed | steps | minutes | cores | test CER | receipts | best validation CER |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| model | weights | training lines | replayed | steps | minutes | cores | test CER | receipts | best validation CER |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -101,7 +101,7 @@ def render(content: dict[str, Any]) -> str:
         if row["lines"]:
             work = [f"{row['lines']:,}", f"{row['replayed']:.0%}", f"{row['steps']:,}"]
             work += [f"{row['minutes']:.0f}", str(row["cores"])]
-        text += f"| {' | '.join([row['model'], *work, *figures])} |\n"
+        text += f"| {' | '.join([row['model'], row['weights'][:8], *work, *figures])} |\n"
     return text
 
 
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with archiscribe_lines and sroie_lines")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--cards", type=Path, default=Path("model_cards"))
-    parser.add_argument("--model_name_or_path", default=str(default_checkpoint()))
+    parser.add_argument("--model_name_or_path", default=str(default_checkpoint()), help="folder of a checkpoint")
     parser.add_argument("--alphabet", default="union", choices=["union", "new"])
     parser.add_argument("--lines", type=int, nargs="*", help="sizes of the training sets; all lines without it")
     parser.add_argument("--max_steps", type=int, default=900, help="for all lines")
@@ -147,8 +147,9 @@ def main() -> None:
     lines = Dataset.from_parquet(str(fraktur["train"])).shuffle(seed=arguments.seed)
     sizes = {"lines": len(lines), "test": len(read_lines(fraktur["test"])), "watched": len(read_lines(watched))}
     model = Path(arguments.model_name_or_path).name
+    start = {"model": model, "weights": fingerprint(Path(arguments.model_name_or_path) / "model.safetensors").sha256}
     before = untuned(arguments.model_name_or_path, {"test": fraktur["test"], "old": watched})
-    write_card(arguments.cards, [{"model": model, "lines": 0, **before}], sizes)
+    write_card(arguments.cards, [{**start, "lines": 0, **before}], sizes)
     for count in arguments.lines or [len(lines)]:
         name = f"{model}-{count}"
         chosen = output / f"train-{count}.parquet"
@@ -166,7 +167,7 @@ def main() -> None:
         reached = {result["dataset"]: result["report"]["figures"]["cer"]["value"] for result in record["results"]}
         work = {"steps": record["steps"], "minutes": round(60 * record["hours"], 1)}
         work |= {"replayed": record["settings"]["replay_share"], "cores": record["hardware"]["cores"]}
-        row = {"model": model, "lines": count, **work, **reached}
+        row = {**start, "lines": count, **work, **reached}
         print(row, flush=True)
         write_card(arguments.cards, [row], sizes)
 

@@ -32,7 +32,9 @@ def add_parser(verbs: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="folder of a checkpoint, or its name on the Hub")
+    parser.add_argument(
+        "model", metavar="MODEL", help="folder of a checkpoint, or its name on the Hub or in the package"
+    )
     parser.add_argument("folder", metavar="FOLDER", help="to write; files of the same names are overwritten")
     parser.add_argument(
         "--record",

@@ -42,7 +42,9 @@ def add_parser(verbs: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="folder of a checkpoint, or its name on the Hub")
+    parser.add_argument(
+        "model", metavar="MODEL", help="folder of a checkpoint, or its name on the Hub or in the package"
+    )
     parser.add_argument("folder", metavar="FOLDER", help="to write; files of the same names are overwritten")
     parser.add_argument("--to", choices=["onnx"], default="onnx", help="the runtime (default: onnx)")
     parser.add_argument("--int8", action="store_true", help="compute in whole numbers; wants --calibration")

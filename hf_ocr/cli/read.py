@@ -45,7 +45,7 @@ examples:
   hf-ocr read line.png --model microsoft/trocr-small-printed
   hf-ocr read scans/ --output texts/
   hf-ocr read owner/data-set --split train --output texts/
-  accelerate launch --num_processes 8 -m hf_ocr.cli read lines/*.parquet --output texts/
+  accelerate launch --num_processes 8 -m hf_ocr.cli read lines/*.parquet --output texts/   (on CPUs also --multi_gpu)
 """
 
 

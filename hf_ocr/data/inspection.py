@@ -180,7 +180,11 @@ def _findings(found: _Collector, unknown: Counter[str], total: int, alphabet_gro
         return "error" if many.get(kind) else "warning"
 
     kinds: dict[str, tuple[Severity, str, str]] = {
-        "unreadable": (severity("unreadable"), "images that cannot be read", "Mend or remove them; they are left out."),
+        "unreadable": (
+            severity("unreadable"),
+            "images that cannot be read",
+            "Mend or remove them; so many are not left out." if many.get("unreadable") else "They are left out.",
+        ),
         "leak": (
             "error",
             "images that stand in two splits, so that the figures would be too good",
