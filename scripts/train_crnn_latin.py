@@ -116,7 +116,8 @@ def in_case_of(reading: str, label: str) -> str:
     A letter that was read as something else takes the case of the one before it.
     """
     cased, upper = [], True
-    for step in Levenshtein.opcodes(reading.lower(), label.lower()):
+    small = ["".join(c.lower() if len(c.lower()) == 1 else c for c in text) for text in (reading, label)]  # İ has two
+    for step in Levenshtein.opcodes(*small):
         for offset, character in enumerate(label[step.dest_start : step.dest_end]):
             if step.tag == "equal" and character.isalpha():
                 upper = reading[step.src_start + offset].isupper()
@@ -283,8 +284,8 @@ def main() -> None:
     }
     written = {**asdict(settings), **mixture}
     del written["output_dir"]
+    train(model, processor, chunks, settings, validate, teacher)  # refuses to go on with other settings
     (arguments.output_dir / "settings.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
-    train(model, processor, chunks, settings, validate, teacher)
 
 
 if __name__ == "__main__":

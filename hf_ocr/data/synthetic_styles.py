@@ -150,7 +150,8 @@ def _document(draw: random.Random, text: str, face: FontFace, neighbour: Neighbo
     if draw.random() < 0.08:  # photocopy or fax
         threshold = round((grey + level) / 2 + draw.uniform(-0.1, 0.2) * (level - grey))
         copied = image.point([0 if v < threshold else 255 for v in range(256)])
-        if 255 - _amount(copied) > 0.6 * _amount(layers[0][0]):  # else thin strokes would be lost
+        left = 255 - _amount(copied) if grey < level else _amount(copied)
+        if left > 0.6 * _amount(layers[0][0]):  # else thin strokes would be lost
             image = copied
     if draw.random() < 0.15:
         image = grounds.shaded(image, draw, draw.uniform(0.1, 0.5))
