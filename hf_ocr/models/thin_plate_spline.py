@@ -56,21 +56,21 @@ def _warped(pixel_values: torch.Tensor, widths: torch.Tensor, points: torch.Tens
     """The image whose spline through `points` float32 (B, F, 2) is straight; x from -1 to 1 is the valid width."""
     height, width = pixel_values.shape[-2:]
     device, num_points = pixel_values.device, points.shape[1]
-    x = (2 * torch.arange(width, device=device) + 1) / widths[:, None] - 1  # (B, W)
-    y = (2 * torch.arange(height, device=device) + 1) / height - 1
+    x = ((2 * torch.arange(width, device=device) + 1) / widths[:, None] - 1)[:, None]  # (B, 1, W)
+    y = ((2 * torch.arange(height, device=device) + 1) / height - 1)[:, None]  # (H, 1)
     solver = torch.from_numpy(_solver(num_points)).to(device, torch.float32)
-    coefficients = solver[:, :num_points] @ points  # (B, F + 3, 2)
-    fixed = torch.from_numpy(_points(num_points)).to(device, torch.float32)
-    dx, dy = x[:, None, :, None] - fixed[:, 0], y[:, None, None] - fixed[:, 1]
-    bends = _radial(dx.square() + dy.square())  # (B, H, W, F)
-    grid = bends @ coefficients[:, None, 3:] + coefficients[:, None, None, 0]
-    grid = (
-        grid + x[:, None, :, None] * coefficients[:, None, None, 1] + y[:, None, None] * coefficients[:, None, None, 2]
-    )
+    # Sums and no `@`, which autocast would round to 16 bits: large terms cancel here.
+    coefficients = (solver[:, :num_points, None] * points[:, None]).sum(2)[..., None, None]  # (B, F + 3, 2, 1, 1)
+    grid = coefficients[:, 0] + x[:, None] * coefficients[:, 1] + y * coefficients[:, 2]  # (B, 2, H, W)
+    # Point by point: all distances at once take F times the memory, and longer.
+    for index, (fixed_x, fixed_y) in enumerate(_points(num_points).tolist()):
+        bends = _radial((x - fixed_x).square() + (y - fixed_y).square())
+        grid = grid + bends[:, None] * coefficients[:, 3 + index]
+    across, down = grid.unbind(1)
     # Never beyond the image's own edge; then from the middles of px of the valid part to those of the padded image.
-    across = (grid[..., 0].clamp(-1, 1) + 1) * widths[:, None, None] / 2 - 0.5
+    across = (across.clamp(-1, 1) + 1) * widths[:, None, None] / 2 - 0.5
     across = torch.minimum(across.clamp(min=0), widths[:, None, None] - 1.0)
-    grid = torch.stack([(2 * across + 1) / width - 1, grid[..., 1]], dim=-1)
+    grid = torch.stack([(2 * across + 1) / width - 1, down], dim=-1)
     warped = F.grid_sample(pixel_values.float(), grid, padding_mode="border", align_corners=False)
     return warped.to(pixel_values.dtype)
 

@@ -23,6 +23,16 @@ def test_straight_points_change_nothing():
     torch.testing.assert_close(warped[1, ..., :40], images()[1, ..., :40], atol=1e-4, rtol=0)
 
 
+def test_straight_points_change_nothing_under_autocast_either():
+    """As in training in 16 bits, at which a spline of many points would tear the image apart."""
+    pixel_values = torch.rand(1, 1, 32, 128, generator=torch.Generator().manual_seed(0))
+    points, widths = torch.from_numpy(_points(20)).float()[None], torch.tensor([128])
+    with torch.autocast("cpu", torch.bfloat16):
+        warped = _warped(pixel_values, widths, points)
+    torch.testing.assert_close(warped, _warped(pixel_values, widths, points), atol=0, rtol=0)
+    torch.testing.assert_close(warped, pixel_values, atol=5e-3, rtol=0)
+
+
 def test_points_two_px_further_down_move_the_image_up():
     points = straight()
     points[..., 1] += 2 * 2 / 32
