@@ -18,8 +18,9 @@ def frame_spans(attentions: torch.Tensor, sequences: torch.Tensor, lengths: torc
     Returns:
         float32 (B, L, 2), frame coordinates; 0 behind the end.
     """
-    weights = attentions.mean(1)[:, :-1]
-    centres = weights @ (torch.arange(weights.shape[-1], device=weights.device) + 0.5)
+    weights = attentions.float().mean(1)[:, :-1]
+    # No `@`: autocast would round it to 16 bits, which do not tell frames beyond 128 apart.
+    centres = (weights * (torch.arange(weights.shape[-1], device=weights.device) + 0.5)).sum(-1)
     ends = lengths[:, None].to(centres)
     centres = torch.minimum(centres, ends - 0.5)  # not the frame behind the last
     lone = torch.minimum(centres, ends - centres)
