@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 
 END = 0
-LEXICON_ROWS = 1024  # texts of a lexicon, times images, that are scored at once
+# What of a lexicon is scored at once: texts, times images; and these times the symbols at each of their steps, 4 bytes
+# each, a few times over.
+LEXICON_ROWS = 1024
+LEXICON_CELLS = 1 << 25
 
 
 class FoundTexts(NamedTuple):
@@ -110,7 +113,7 @@ def beam_search(
 
 
 def lexicon_search(
-    log_probs_along: Callable[[torch.Tensor], torch.Tensor], images: int, lexicon: torch.Tensor
+    log_probs_along: Callable[[torch.Tensor], torch.Tensor], images: int, lexicon: torch.Tensor, vocab_size: int
 ) -> FoundTexts:
     """The most probable text of a lexicon for each image.
 
@@ -118,6 +121,7 @@ def lexicon_search(
         log_probs_along: texts int64 (B, K, L), K of each image -> log-probabilities float32 (B, K, L + 1, V).
         images: B.
         lexicon: int64 (N, L) padded with 0.
+        vocab_size: V.
 
     Raises:
         ValueError: no words.
@@ -125,7 +129,8 @@ def lexicon_search(
     if not len(lexicon):
         raise ValueError("lexicon has no words, expected at least one. Leave it out to read without a lexicon.")
     parts = []
-    for words in lexicon.split(max(LEXICON_ROWS // max(images, 1), 1)):
+    rows = min(LEXICON_ROWS, LEXICON_CELLS // ((lexicon.shape[1] + 1) * vocab_size))
+    for words in lexicon.split(max(rows // max(images, 1), 1)):
         texts = words.expand(images, -1, -1)
         parts.append(steps_along(log_probs_along(texts), texts))
     along = torch.cat(parts, 1)

@@ -19,7 +19,6 @@ MOST_LOGITS = 1 << 26
 CERTAIN = 0.9
 
 
-@torch.no_grad()
 def recognize_with_ctc(
     model: Any,
     pixel_values: torch.Tensor,
@@ -65,8 +64,20 @@ def recognize_with_ctc(
             valid = torch.full((len(images),), images.shape[-1], device=images.device)
         return _recognition(model, decoding, valid)
 
+    return in_parts(read, model, pixel_values)
+
+
+@torch.no_grad()
+def in_parts(read: Callable[[slice], Recognition], model: Any, pixel_values: torch.Tensor) -> Recognition:
+    """Readings of all images, as many of them at once as `MOST_LOGITS` allows; in eval mode, see `eval_mode`.
+
+    Args:
+        read: reads the images of these rows.
+        model: as for `recognize_with_ctc`.
+        pixel_values: (B, num_channels, image_height, W).
+    """
     frames = max(model.base_model.frame_count(pixel_values.shape[-1]), 1)
-    at_once = max(MOST_LOGITS // (frames * vocab_size), 1)
+    at_once = max(MOST_LOGITS // (frames * model.config.vocab_size), 1)
     with eval_mode(model):
         parts = [read(slice(start, start + at_once)) for start in range(0, max(len(pixel_values), 1), at_once)]
     return parts[0] if len(parts) == 1 else _joined(parts)

@@ -15,7 +15,7 @@ from .beam_search import beam_search, lexicon_search, steps_along, with_the_end
 from .configuration_attention_ocr import AttentionOcrConfig
 from .configuration_crnn import CrnnConfig
 from .ctc_loss import ctc_loss, usable_labels
-from .ctc_reading import allowed_symbols, checked_lexicon, eval_mode, read_doubtful, spans_in_px
+from .ctc_reading import allowed_symbols, checked_lexicon, in_parts, read_doubtful, spans_in_px
 from .line_inputs import checked_widths
 from .modeling_crnn import CrnnForTextRecognition, CrnnModel, CrnnPreTrainedModel
 from .modeling_outputs import Recognition, TextRecognitionOutput
@@ -270,18 +270,22 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
         allowed = allowed_symbols(allowed_ids, self.config.vocab_size, pixel_values.device)
         lexicon = checked_lexicon(lexicon, allowed_ids, self.config.vocab_size, pixel_values.device)
         widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
-        with torch.no_grad(), eval_mode(self):
-            memory = self.remember(pixel_values, widths)
+
+        def read(part: slice) -> Recognition:
+            valid = widths[part]
+            memory = self.remember(pixel_values[part], valid)
 
             def by_decoder(rows: torch.Tensor) -> Recognition:
                 chosen = AttentionMemory(**{name: tensor[rows] for name, tensor in memory.items()})
-                return self._read(chosen, widths[rows], num_beams, allowed, lexicon, with_characters)
+                return self._read(chosen, valid[rows], num_beams, allowed, lexicon, with_characters)
 
             if memory.ctc_logits is not None and lexicon is None and num_beams == 1:
                 return read_doubtful(
-                    by_decoder, self, memory.ctc_logits, memory["lengths"], widths, allowed, with_characters
+                    by_decoder, self, memory.ctc_logits, memory["lengths"], valid, allowed, with_characters
                 )
-            return self._read(memory, widths, num_beams, allowed, lexicon, with_characters)
+            return self._read(memory, valid, num_beams, allowed, lexicon, with_characters)
+
+        return in_parts(read, self, pixel_values)
 
     def _read(
         self,
@@ -300,6 +304,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
                 lambda texts: log_probs_along(self.decoder, memory, texts)[0],
                 len(memory["lengths"]),
                 lexicon,
+                self.config.vocab_size,
             )
         log_scores, character_scores = found.log_scores, found.step_scores
         if with_characters or self.config.temperature != 1:

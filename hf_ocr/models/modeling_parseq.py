@@ -247,6 +247,7 @@ class ParseqForTextRecognition(ParseqPreTrainedModel, GenerationMixin):
             lambda texts: self._along(image, texts.flatten(0, 1))[0].log_softmax(-1).unflatten(0, texts.shape[:2]),
             images,
             lexicon,
+            self.config.vocab_size,
         ).sequences
 
     @torch.no_grad()

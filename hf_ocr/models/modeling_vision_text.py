@@ -18,7 +18,7 @@ from .ctc_prefix_scores import CtcPrefixScores, expected_frames
 from .ctc_reading import (
     allowed_symbols,
     checked_lexicon,
-    eval_mode,
+    in_parts,
     read_doubtful,
     recognize_with_ctc,
     spans_in_px,
@@ -289,7 +289,6 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         """What `forward` takes in a step of `generate`."""
         return {"decoder_input_ids": input_ids, "encoder_outputs": kwargs["encoder_outputs"]}
 
-    @torch.no_grad()
     def recognize(
         self,
         pixel_values: torch.Tensor,
@@ -325,8 +324,10 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         allowed = allowed_symbols(allowed_ids, self.config.vocab_size, pixel_values.device)
         lexicon = checked_lexicon(lexicon, allowed_ids, self.config.vocab_size, pixel_values.device)
         widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)
-        with eval_mode(self):
-            output: Any = self(pixel_values, widths)
+
+        def read_joint(part: slice) -> Recognition:
+            valid = widths[part]
+            output: Any = self(pixel_values[part], valid)
             logits, lengths = output.logits, output.logit_lengths
 
             def by_decoder(rows: torch.Tensor) -> Recognition:
@@ -335,11 +336,13 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
                     read = score_lexicon(start, lexicon)
                 else:
                     read = search_texts(start, lengths[rows], num_beams, allowed)
-                return self._recognition(read, start, widths[rows], with_characters)
+                return self._recognition(read, start, valid[rows], with_characters)
 
             if lexicon is None and num_beams == 1:
-                return read_doubtful(by_decoder, self, logits, lengths, widths, allowed, with_characters)
-            return by_decoder(torch.arange(len(widths), device=widths.device))
+                return read_doubtful(by_decoder, self, logits, lengths, valid, allowed, with_characters)
+            return by_decoder(torch.arange(len(valid), device=valid.device))
+
+        return in_parts(read_joint, self, pixel_values)
 
     def _recognition(
         self, read: FoundTexts, start: "partial[DecoderState]", widths: torch.Tensor, with_characters: bool
@@ -350,12 +353,12 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
             steps = steps_along(warm, read.sequences)
             log_scores, step_scores = steps.sum(-1), steps[:, :-1].exp() * (read.sequences != 0)
         found = Recognition(sequences=read.sequences, scores=log_scores.exp())
-        if self.config.temperature != 1:
-            found.raw_scores = read.log_scores.exp()
         if with_characters:
             spans = _frame_spans(start.keywords["ctc_logits"], start.keywords["lengths"], read.sequences)
             found.character_scores = with_the_end(read.sequences, step_scores, log_scores)
             found.character_spans = spans_in_px(self, spans, read.sequences, widths)
+        if self.config.temperature != 1:
+            found.raw_scores = read.log_scores.exp()
         return found
 
 

@@ -200,4 +200,5 @@ def score_lexicon(start: partial[DecoderState], lexicon: Tensor) -> FoundTexts:
         state = start(texts=texts.shape[1])
         return torch.stack([state.append(symbols) for symbols in F.pad(texts, (1, 0)).unbind(-1)], 2)
 
-    return lexicon_search(log_probs_along, len(start.keywords["lengths"]), lexicon)
+    images, _, vocab_size = start.keywords["ctc_logits"].shape
+    return lexicon_search(log_probs_along, images, lexicon, vocab_size)

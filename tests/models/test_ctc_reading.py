@@ -4,21 +4,42 @@ import pytest
 import torch
 from contracts.tiny_configs import tiny_batch, tiny_model
 
-from hf_ocr import CrnnForTextRecognition
+from hf_ocr import AttentionOcrForTextRecognition, CrnnForTextRecognition, VisionTextForTextRecognition
 from hf_ocr.models import ctc_reading
 from hf_ocr.models.ctc import greedy_search
 from hf_ocr.models.modeling_outputs import Recognition
 
+LEXICON = torch.tensor([[1, 2, 0], [3, 0, 0], [6, 5, 4], [2, 2, 2]])
 
-@pytest.mark.parametrize("settings", [{}, {"num_beams": 3}, {"with_characters": False}], ids=str)
-@pytest.mark.parametrize("rows_at_once", [1, 4])
-def test_parts_give_what_the_whole_gives(settings, rows_at_once, monkeypatch):
-    model, inputs = tiny_model(CrnnForTextRecognition), tiny_batch(CrnnForTextRecognition)
+
+def without_ctc(model_class):
+    model = tiny_model(model_class)
+    model.ctc_classifier, model.config.ctc_weight = None, 0.0
+    model.decoder.end = model.decoder.precision = None
+    return model
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"num_beams": 3}, {"with_characters": False}, {"lexicon": LEXICON}], ids=[*"gbnl"]
+)
+@pytest.mark.parametrize(("rows_at_once", "temperature"), [(1, 1.0), (4, 2.0)])
+@pytest.mark.parametrize(
+    ("model_class", "make"),
+    [
+        (CrnnForTextRecognition, tiny_model),
+        (VisionTextForTextRecognition, tiny_model),
+        (AttentionOcrForTextRecognition, tiny_model),
+        (AttentionOcrForTextRecognition, without_ctc),
+    ],
+)
+def test_parts_give_what_the_whole_gives(model_class, make, settings, rows_at_once, temperature, monkeypatch):
+    model, inputs = make(model_class), tiny_batch(model_class)
+    model.config.temperature = temperature
     whole = model.recognize(**inputs, **settings)
     frames = model.base_model.frame_count(inputs["pixel_values"].shape[-1])
     monkeypatch.setattr(ctc_reading, "MOST_LOGITS", rows_at_once * frames * model.config.vocab_size)
     sizes = []
-    handle = model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    handle = model.base_model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     parts = model.recognize(**inputs, **settings)
     handle.remove()
     assert max(sizes) == rows_at_once and sum(sizes) == len(inputs["widths"])
