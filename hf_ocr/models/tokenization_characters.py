@@ -32,7 +32,8 @@ class CharacterTokenizer(PreTrainedTokenizer):
 
     Raises:
         ValueError: a vocabulary whose ids are not 0 to n - 1, without `pad_token` at 0, without a special token that
-            is named, with an entry that is not one code point in normal form C, or with more than 200,000 entries.
+            is named or with one of a single character, with another entry that is not one code point in normal form C,
+            or with more than 200,000 entries.
     """
 
     vocab_files_names = {"vocab_file": "vocab.json"}
@@ -146,9 +147,9 @@ class CharacterTokenizer(PreTrainedTokenizer):
     def _check_special_tokens(self, known: list[str]) -> None:
         """Beyond those of the vocabulary: decoding leaves them out, so none may be what a text holds."""
         for token in set(self.all_special_tokens).difference(known):
-            if token == "" or token in self._encoder:
+            if len(token) < 2:
                 raise ValueError(
-                    f"special tokens: {reprlib.repr(token)} is one, and is empty or a character of the alphabet. "
+                    f"special tokens: {reprlib.repr(token)} is one, and is empty or a single character. "
                     "Expected one that no text holds; take it out of the tokenizer's settings."
                 )
 
@@ -262,6 +263,12 @@ def _check_vocabulary(vocab: dict[str, int], special: list[str]) -> None:
             f"vocabulary: pad_token {reprlib.repr(special[0])} has id {vocab[special[0]]}. Expected 0, the blank "
             "of CTC."
         )
+    for token in special:
+        if len(token) < 2:  # a text that holds it would be given its id
+            raise ValueError(
+                f"vocabulary: the special token {reprlib.repr(token)} is empty or a single character, which a text "
+                'may hold. Expected more than one, such as "<pad>" or "</s>"; give it such a name.'
+            )
     for symbol in vocab:
         composed = len(symbol) == 1 and unicodedata.normalize("NFC", symbol) == symbol
         if symbol not in special and (not composed or unicodedata.category(symbol) == "Cs"):
