@@ -312,6 +312,17 @@ AutoProcessor.from_pretrained(sys.argv[1]).push_to_hub(sys.argv[2])
 """
 
 
+SAVE_AND_PUSH = """
+import sys
+from pathlib import Path
+import hf_ocr
+from transformers import AutoProcessor
+processor = AutoProcessor.from_pretrained(sys.argv[1])
+processor.save_pretrained(Path(sys.argv[2]), push_to_hub=True, commit_message="Lines")
+processor.save_pretrained(sys.argv[2], push_to_hub=True, repo_id="me/named", private=True)
+"""
+
+
 @pytest.fixture
 def run(tmp_path):
     """In a process of its own, whose Hub is this one and whose cache is its own."""
@@ -390,6 +401,18 @@ def test_push_to_hub_of_model_and_processor_gives_the_same_repository(run, tmp_p
         assert parts[path.name] == (folder / path.name).read_bytes(), path.name
     others = {"README.md", ".gitattributes"}
     assert parts.keys() - {path.name for path in checkpoint.iterdir()} == others
+
+
+@pytest.mark.slow
+def test_a_processor_is_published_whole_as_it_is_saved(run, tmp_path):
+    checkpoint = save_bundle(*tiny_recognizer(), tmp_path / "checkpoint")
+    with loopback_hub() as hub:
+        run(hub, "-c", SAVE_AND_PUSH, checkpoint, tmp_path / "saved")
+    saved = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
+    assert saved.keys() >= {"processor_config.json", "preprocessor_config.json", "vocab.json"}
+    for name in ("me/saved", "me/named"):
+        assert saved.items() <= hub.repositories[name].at("main").items()
+    assert hub.repositories["me/saved"].titles[1:] == ["Lines"] and hub.repositories["me/named"].private
 
 
 @pytest.mark.slow

@@ -82,6 +82,12 @@ class TextRecognitionProcessor(ProcessorMixin):
         self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
     ) -> list[str]:
         """Write `processor_config.json` and the tokenizer's files, and `preprocessor_config.json`, from which
-        transformers 4 and whoever wants the image processor alone read; returns the paths of the two."""
-        files = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
-        return [*files, *self.image_processor.save_pretrained(save_directory)]
+        transformers 4 and whoever wants the image processor alone read; returns the paths of the two.
+
+        With `push_to_hub` it is then published; `kwargs` are those of the method of that name, with the name of the
+        folder as `repo_id` where there is none.
+        """
+        files = [*super().save_pretrained(save_directory), *self.image_processor.save_pretrained(save_directory)]
+        if push_to_hub:  # not by the base class, which would upload before the last file is there
+            self.push_to_hub(kwargs.pop("repo_id", os.path.basename(os.path.abspath(save_directory))), **kwargs)
+        return files
