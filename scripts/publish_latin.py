@@ -108,7 +108,7 @@ CHECKPOINTS = {
             *LIMITS,
             "It writes one character after the other, and reads slower than crnn-small-latin.",
             "Run 1 had a mix of lines of its own (see its settings), which the first command does not give; runs 1 and "
-            "2 had fewer fonts than runs 3 and 4.",
+            "2 had fewer fonts than the later ones.",
         ),
         (
             f"{TRAIN}attention-1 --model_type attention_ocr --init_from hf_ocr/checkpoints/crnn-small-latin "
@@ -124,6 +124,11 @@ CHECKPOINTS = {
             "--max_steps 1400 --late_from 0.65 --learning_rate 8e-4 --seed 62",
             "python scripts/publish_latin.py --data DATA --checkpoint attention-ocr-small-latin --run runs/attention-4 "
             "--share_before 0.5",
+            f"{TRAIN}attention-5 --model_type attention_ocr --init_from hf_ocr/checkpoints/attention-ocr-small-latin "
+            "--teacher hf_ocr/checkpoints/vision-text-small-latin --max_steps 1800 --late_from 0.6 "
+            "--learning_rate 8e-4 --seed 71",
+            "python scripts/publish_latin.py --data DATA --checkpoint attention-ocr-small-latin --run runs/attention-5 "
+            "--share_before 0.3",
         ),
         "hf_ocr/checkpoints/attention-ocr-small-latin",
     ),

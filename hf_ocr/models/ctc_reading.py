@@ -83,7 +83,6 @@ def in_parts(read: Callable[[slice], Recognition], model: Any, pixel_values: tor
     return parts[0] if len(parts) == 1 else _joined(parts)
 
 
-@torch.no_grad()
 def read_doubtful(
     by_decoder: Callable[[torch.Tensor], Recognition],
     model: Any,
