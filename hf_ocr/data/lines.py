@@ -124,9 +124,7 @@ def measurable_lines(rows: Dataset) -> Dataset:
 
 def pixel_checksums(rows: Dataset) -> list[str | None]:
     """Of the decoded image of each row; equal images have equal ones, and what cannot be decoded has None."""
-    from datasets import Image
-
-    encoded = rows.cast_column("image", Image(decode=False))
+    encoded = undecoded_rows(rows)
 
     def checksum(index: int) -> str | None:
         try:
@@ -138,8 +136,21 @@ def pixel_checksums(rows: Dataset) -> list[str | None]:
 
 
 def pixel_checksum(image: PilImage.Image) -> str:
-    """SHA-1 in hexadecimal of size, mode and pixels."""
-    return hashlib.sha1(repr((image.mode, image.size)).encode() + image.tobytes(), usedforsecurity=False).hexdigest()
+    """SHA-1 in hexadecimal of size and pixels in RGB: grey is grey, however many channels it was stored in."""
+    pixels = repr(image.size).encode() + image.convert("RGB").tobytes()
+    return hashlib.sha1(pixels, usedforsecurity=False).hexdigest()
+
+
+def undecoded_rows(rows: Any) -> Any:
+    """Rows whose images are as they are stored, for `undecoded`, where they are a data set that would decode them.
+
+    `load_image` forgives damage at which the decoding of datasets fails, of EXIF data for instance.
+    """
+    if not getattr((getattr(rows, "features", None) or {}).get("image"), "decode", False):
+        return rows
+    from datasets import Image
+
+    return rows.cast_column("image", Image(decode=False))
 
 
 def undecoded(image: Any) -> Any:
@@ -187,11 +198,16 @@ def _table(file: Path) -> Dataset:
                     rows = list(csv.DictReader(stream, strict=True))
                 else:
                     rows = [json.loads(line) for line in stream if line.strip()]
+            for index, row in enumerate(rows):
+                if not isinstance(row, dict):
+                    raise ValueError(f"row {index} is a {type(row).__name__}, expected an object with a file_name")
+                if None in row:  # where the reader of csv puts them
+                    raise ValueError(f"row {index} has {row[None]} beyond its columns; put texts with commas in quotes")
         except (csv.Error, ValueError) as error:
             raise ValueError(
                 f"{file}: {error}. Expected {file.suffix[1:]} in UTF-8: correct or write it again."
             ) from error
-    names = list(dict.fromkeys(name for row in rows for name in row if name is not None))
+    names = list(dict.fromkeys(name for row in rows for name in row))
     if "file_name" not in names:
         raise ValueError(f"{file}: no column 'file_name', it has {names}. Expected the images' names.")
 

@@ -187,13 +187,50 @@ def test_one_parquet_file_of_several_that_does_not_fit_is_named(tmp_path, images
         read_lines(folder)
 
 
-@pytest.mark.parametrize(("name", "body"), [("csv", b'file_name,text\na.png,"b'), ("jsonl", b'{"file_name": "a')])
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("csv", b'file_name,text\na.png,"b'),
+        ("jsonl", b'{"file_name": "a'),
+        ("jsonl", b'["a.png", "b"]\n'),
+        ("jsonl", b"null\n"),
+    ],
+)
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_a_table_that_cannot_be_read_is_named(images, name, body, encoding):
     table = images[0].parent / f"metadata.{name}"
     table.write_bytes(body if encoding == "utf-8" else b"\xe4" + body)
     with pytest.raises(ValueError, match=rf"metadata\.{name}: .*Expected {name} in UTF-8"):
         read_lines(table.parent)
+
+
+def test_a_row_that_is_no_row_is_shown(images):
+    """A comma of a text that stands in no quotes would cut it."""
+    folder = images[0].parent
+    (folder / "metadata.csv").write_text('file_name,text\na.png,"1, 2"\na.png,Total, 12.50\n')
+    with pytest.raises(ValueError, match=r"metadata\.csv: row 1 has \[' 12\.50'\] beyond .* with commas in quotes"):
+        read_lines(folder)
+    (folder / "metadata.csv").unlink()
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "b"}\n["a.png", "b"]\n')
+    with pytest.raises(ValueError, match=r"metadata\.jsonl: row 1 is a list, expected an object"):
+        read_lines(folder)
+
+
+def test_grey_is_grey_however_it_was_stored(tmp_path):
+    grey = PilImage.linear_gradient("L").resize((40, 20))
+    images = {
+        "L": grey,
+        "RGB": grey.convert("RGB"),
+        "P": grey.convert("P"),
+        "red": PilImage.new("RGB", (40, 20), "red"),
+    }
+    for name, image in images.items():
+        image.save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.gt.txt").write_text(name)
+    rows = read_lines(tmp_path)
+    assert {image.mode for image in rows["image"]} == {"L", "RGB", "P"}
+    checksums = dict(zip(rows["text"], pixel_checksums(rows), strict=True))
+    assert checksums["L"] == checksums["RGB"] == checksums["P"] != checksums["red"]
 
 
 def test_brackets_in_the_name_of_a_file_are_no_pattern(tmp_path, images):
