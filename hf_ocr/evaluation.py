@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hf_ocr.data.lines import undecoded, undecoded_rows
 from hf_ocr.metrics import (
     Calibration,
     Confusions,
@@ -27,6 +28,7 @@ from hf_ocr.metrics import (
     word_edits,
 )
 from hf_ocr.models.ctc_reading import eval_mode
+from hf_ocr.models.image_loading import load_image
 from hf_ocr.models.line_preparation import TALL
 from hf_ocr.models.mgp_str_reading import MGP_STR, MgpStrTokenizers
 from hf_ocr.models.reading import Reading, read_images
@@ -188,7 +190,7 @@ def evaluate(
 def predict(model: Any, processor: Any, rows: Iterable[Mapping[str, Any]], batch_size: int = 64) -> list[Prediction]:
     """What `evaluate` measures: each row as it was read, in order. Arguments as for `evaluate`."""
     predictions: list[Prediction] = []
-    remaining = iter(rows)
+    remaining = iter(undecoded_rows(rows))
     while piece := list(islice(remaining, 32 * batch_size)):
         images = [_image(index, row) for index, row in enumerate(piece, start=len(predictions))]
         readings = _read(model, processor, images, batch_size)
@@ -363,6 +365,8 @@ def _documents(predictions: Sequence[Prediction]) -> np.ndarray | None:
 def _image(index: int, row: Mapping[str, Any]) -> Image.Image:
     """The image of a row that can be measured."""
     image, text = row.get("image"), row.get("text")
+    if isinstance(image, Mapping):  # as a data set has it
+        image = load_image(undecoded(image))
     if not isinstance(image, Image.Image):
         raise ValueError(
             f"Row {index}: 'image' is {image!r:.60} ({type(image).__name__}); expected a PIL image. "

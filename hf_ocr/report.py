@@ -13,8 +13,10 @@ from typing import IO, Any, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
 
+from hf_ocr.data.lines import undecoded, undecoded_rows
 from hf_ocr.evaluation import Bucket, Prediction, Report, Slice, report_on
 from hf_ocr.metrics import NUM_RESAMPLINGS, Calibration, Difference, Figure, character_edits
+from hf_ocr.models.image_loading import load_image
 from hf_ocr.text import PROTOCOLS, ignore_case, normalise
 
 __all__ = [
@@ -213,10 +215,11 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     if not lines:
         draw.text((margin, margin), "There are no lines to show.", "black", font)
+    rows = undecoded_rows(rows)
     for position, line in enumerate(lines):
         left = position % columns * cell_width + margin
         top = position // columns * cell_height + margin
-        crop = rows[line.index]["image"].convert("RGB")
+        crop = load_image(undecoded(rows[line.index]["image"])).convert("RGB")
         scale = min((cell_width - 2 * margin) / crop.width, crop_height / crop.height)
         crop = crop.resize((max(round(crop.width * scale), 1), max(round(crop.height * scale), 1)))
         sheet.paste(crop, (left, top))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from hf_ocr.evaluation import Bucket, Prediction, Report, Slice, compare
 from hf_ocr.metrics import Difference, Figure, edit_operations
+from hf_ocr.models.image_loading import load_image
 from hf_ocr.report import (
     BREAKDOWNS,
     FIGURES,
@@ -362,7 +363,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence
 
 
 def _crop(image: Image.Image) -> str:
-    small = image.convert("RGB")
+    small = load_image(image).convert("RGB")
     small.thumbnail(PICTURE_SIZE)
     written = io.BytesIO()
     small.save(written, "JPEG", quality=80)

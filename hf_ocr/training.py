@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from hf_ocr.checkpointing import list_checkpoints, load_checkpoint, random_state, save_checkpoint, save_model
 from hf_ocr.data.batches import ChunkSequence, LineChunks
+from hf_ocr.data.lines import undecoded_rows
 from hf_ocr.distillation import Teacher
 from hf_ocr.evaluation import Report, predict, report_on
 from hf_ocr.optimization import moving_average, parameter_groups, schedule
@@ -303,7 +304,7 @@ def evaluate_in_all_processes(
     Args:
         rows: all of them, in every process.
     """
-    state = PartialState()
+    state, rows = PartialState(), undecoded_rows(rows)
     own = range(state.process_index, len(rows), state.num_processes)
     read = predict(model, processor, (rows[index] for index in own), batch_size)
     placed = [replace(prediction, index=index) for prediction, index in zip(read, own, strict=True)]

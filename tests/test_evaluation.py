@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from hf_ocr.data.lines import measurable_lines, read_lines
 from hf_ocr.evaluation import NUM_SOURCES, Prediction, compare, evaluate, report_on
 from hf_ocr.metrics import bootstrap_interval, character_edits
 from hf_ocr.models.configuration_crnn import CrnnConfig
@@ -13,6 +14,8 @@ from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import read_images
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
+from hf_ocr.report import contact_sheet
+from hf_ocr.training import evaluate_in_all_processes
 
 
 def line(index, reference, prediction, width=320, height=32, score=0.5):
@@ -263,6 +266,18 @@ def test_rows_are_taken_in_pieces(recognizer, images):
     texts = [p.prediction for p in one_by_one.predictions]
     assert texts == [p.prediction for p in together.predictions]
     assert texts[:12] * 3 == texts[:36]
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage!", b"II*\0"])
+def test_damaged_exif_hinders_no_measurement(recognizer, images, tmp_path, exif):
+    """The pixels are good; the decoding of datasets fails at it."""
+    images[0].save(tmp_path / "a.png", exif=exif)
+    (tmp_path / "a.gt.txt").write_text("a")
+    rows = measurable_lines(read_lines(tmp_path))
+    (read,) = read_images(*recognizer, images[:1])
+    for report in (evaluate(*recognizer, rows), evaluate_in_all_processes(*recognizer, rows)):
+        assert report.predictions == (Prediction(0, "a", read.text, read.score, *images[0].size),)
+        assert contact_sheet(report.predictions, rows).size[0] == 960
 
 
 def test_rows_that_cannot_be_measured_are_refused(recognizer, images):

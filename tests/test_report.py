@@ -188,6 +188,11 @@ def test_the_contact_sheet_keeps_long_texts_in_their_cell():
     assert (sheet[:, 480:] == 255).all()
 
 
+def test_the_contact_sheet_shows_a_clear_ground_as_it_is_read():
+    rows = [{"image": Image.new("RGBA", (40, 20), (0, 0, 0, 0))}]
+    assert (np.asarray(contact_sheet([Prediction(0, "a", "b", 0.1, 40, 20)], rows))[8:72] == 255).all()
+
+
 def test_the_contact_sheet_of_no_lines_says_so():
     sheet = np.asarray(contact_sheet(worst_lines(report_on([Prediction(0, "a", "a", 1.0, 20, 20)])), []))
     assert (sheet < 100).any()

@@ -73,6 +73,7 @@ def test_figures_slices_confusions_and_blanks_are_on_the_page(report):
 
 def test_plots_and_crops_are_inside_and_nothing_is_fetched(report):
     pictures = {1: Image.new("L", (3000, 20), 90), 2: Image.new("RGBA", (40, 20), "red")}
+    pictures[2].paste((0, 0, 0, 0), (0, 0, 16, 20))
     page = Page(report_to_html(report, "Receipts", pictures))
     contents = [embedded(attributes) for attributes, _ in page.all("img")]
     plots = [ET.fromstring(content) for kind, content in contents if kind == "svg+xml"]
@@ -80,8 +81,9 @@ def test_plots_and_crops_are_inside_and_nothing_is_fetched(report):
     assert all(plot.tag.endswith("svg") for plot in plots)
     crops = [Image.open(io.BytesIO(content)) for kind, content in contents if kind == "jpeg"]
     assert [crop.size for crop in crops] == [(40, 20), (1000, 7)], "the worst line first, none wider than 1000 px"
-    red, green, _ = crops[0].convert("RGB").getpixel((20, 10))
+    red, green, _ = crops[0].convert("RGB").getpixel((30, 10))
     assert red > 200 and green < 50
+    assert min(crops[0].convert("RGB").getpixel((4, 10))) > 240, "what is clear is white, as it is read"
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, *_ in page.elements}
     for _, attributes, _ in page.elements:
         assert not {"href", "srcset", "data", "action"} & attributes.keys()

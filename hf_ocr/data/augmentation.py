@@ -190,7 +190,7 @@ def elastic(image: Image.Image, draw: random.Random, strength: float) -> Image.I
         strength: the farthest that an end moves, in heights.
     """
     width, height = image.size
-    strips = max(2, min(8, round(width / height)))
+    strips = min(width, max(2, min(8, round(width / height))))  # each of a pixel at least
     edges = [width * i / strips for i in range(strips + 1)]
     reach = strength * height
 

@@ -2,8 +2,9 @@
 
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from hf_ocr.data.lines import undecoded, undecoded_rows
 from hf_ocr.models.image_loading import load_image
 
 Augment = Callable[[Image.Image, np.random.Generator], Image.Image]
@@ -22,7 +24,7 @@ class Source:
     """Rows to draw from.
 
     Attributes:
-        rows: `rows[i]` -> {"image": PIL, "text": str}; drawn in a new random order in each pass.
+        rows: `rows[i]` -> {"image": what `load_image` takes, "text": str}; drawn in a new random order in each pass.
         share: of the lines of every chunk, relative to the other sources.
         augment: PIL, generator -> PIL; None for images taken as they are.
     """
@@ -73,7 +75,7 @@ class LineChunks(Dataset):
                     f"source {index} has {len(source.rows)} rows and share {source.share}, expected at least one row "
                     "and a positive share. Leave it out."
                 )
-        self.sources = list(sources)
+        self.sources = [replace(source, rows=undecoded_rows(source.rows)) for source in sources]
         self.processor = processor
         self.lines_per_chunk = lines_per_chunk
         self.batches_per_chunk = batches_per_chunk
@@ -127,18 +129,26 @@ class LineChunks(Dataset):
         count = len(source.rows)
         generator = np.random.default_rng([self.seed, 2, index, position])
         order = _order(self.seed, index, position // count, count)
+        prepare = self.processor.image_processor
+        causes: Counter[str] = Counter()
         for attempt in range(position, position + count):
             try:
                 row = source.rows[int(order[attempt % count])]
-                image, text = load_image(row["image"]), unicodedata.normalize("NFC", row["text"])
-                if self.alphabet.issuperset(text):
-                    image = source.augment(image.convert("L"), generator) if source.augment is not None else image
-                    image = self.processor.image_processor.cut_to_text(image)
-                    if self.processor.image_processor.resized_width(*image.size) <= max_width:
-                        return image, text
+                image, text = load_image(undecoded(row["image"])), unicodedata.normalize("NFC", row["text"])
+                if not self.alphabet.issuperset(text):
+                    causes["with characters outside the alphabet"] += 1
+                    continue
+                if source.augment is not None:
+                    prepare.resized_width(*prepare.cut_to_text(image).size)  # what is too small would be enlarged
+                    image = source.augment(image.convert("L"), generator)
+                image = prepare.cut_to_text(image)
+                if prepare.resized_width(*image.size) <= max_width:
+                    return image, text
+                causes[f"wider than max_width, {max_width} px"] += 1
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # of files that are no images
-                continue
-        raise ValueError(f"source {index}: none of its {count} rows can be read with this alphabet. Inspect the data.")
+                causes["unreadable"] += 1
+        found = ", ".join(f"{number} {cause}" for cause, number in causes.items())
+        raise ValueError(f"source {index}: none of its {count} rows can be learnt: {found}. Inspect the data.")
 
 
 class ChunkSequence(Dataset):

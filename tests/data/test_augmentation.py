@@ -179,6 +179,10 @@ def test_homography_turns_counter_clockwise_about_the_middle():
     assert np.allclose(stretched[1] - stretched[0], [75, 10])
 
 
+def test_elastic_takes_what_is_a_pixel_wide():
+    assert elastic(Image.new("L", (1, 16), 7), random.Random(0), 0.2).getextrema() == (7, 7)
+
+
 def test_elastic_moves_ink_and_loses_none():
     picture = Image.new("L", (160, 40), 255)
     ImageDraw.Draw(picture).rectangle((20, 10, 139, 29), fill=0)

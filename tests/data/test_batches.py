@@ -1,13 +1,16 @@
 """Width buckets: a pure function of (seed, chunk), every line once, equal cost."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import ChunkSequence, LineChunks, Source
+from hf_ocr.data.lines import read_lines
 from hf_ocr.models.image_loading import load_image
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
@@ -98,18 +101,33 @@ def test_ranks_share_the_chunks():
     assert len(set(read)) == 64
 
 
-def test_bad_rows_are_replaced_by_the_next():
+@pytest.mark.parametrize("kind", [None, "line", "word"])
+def test_bad_rows_are_replaced_by_the_next(kind):
+    """Before augmentation makes more of them than there is."""
     image = Image.new("L", (30, 16))
     found = Rows(
         [
             {"image": image, "text": "good"},
             {"image": image, "text": "a!"},
             OSError("image file is truncated"),
-            {"image": Image.new("L", (1, 16)), "text": "good"},
+            {"image": Image.new("L", (1, 16)), "text": "1"},
+            {"image": Image.new("L", (2, 16)), "text": "2"},
         ]
     )
-    chunks = LineChunks([Source(found)], processor(), lines_per_chunk=4, batches_per_chunk=1)
-    assert texts(chunks[0], chunks.processor.tokenizer) == ["good"] * 4
+    source = Source(found, augment=kind and partial(augment, kind=kind))
+    chunks = LineChunks([source], processor(), lines_per_chunk=5, batches_per_chunk=1)
+    for chunk in range(8):
+        assert texts(chunks[chunk], chunks.processor.tokenizer) == ["good"] * 5
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage!", b"II*\0"])
+def test_a_line_with_damaged_exif_is_learnt(tmp_path, exif):
+    """Its pixels are good; the decoding of datasets fails at them."""
+    for name, extra in (("1", {"exif": exif}), ("2", {})):
+        Image.new("L", (30, 16)).save(tmp_path / f"{name}.png", **extra)
+        (tmp_path / f"{name}.gt.txt").write_text(name)
+    chunks = LineChunks([Source(read_lines(tmp_path))], processor(), lines_per_chunk=2, batches_per_chunk=1)
+    assert sorted(texts(chunks[0], chunks.processor.tokenizer)) == ["1", "2"]
 
 
 def test_the_next_row_is_one_of_the_same_pass():
@@ -145,8 +163,14 @@ def test_useless_sources_are_an_error():
     with pytest.raises(ValueError, match="source 0 has 0 rows"):
         LineChunks([Source([])], processor())
     chunks = LineChunks([Source(rows(3, text="!{}"))], processor(), lines_per_chunk=4, batches_per_chunk=1)
-    with pytest.raises(ValueError, match="none of its 3 rows"):
+    with pytest.raises(ValueError, match=r"none of its 3 rows .* 3 with characters outside the alphabet"):
         chunks[0]
+    bad = [*rows(1, text="!{}"), *rows(2, width=90), {"image": b"", "text": "a"}]
+    chunks = LineChunks([Source(bad)], processor(), lines_per_chunk=4, batches_per_chunk=1, max_width=80)
+    with pytest.raises(ValueError, match="none of its 4 rows can be learnt: ") as raised:
+        chunks[0]
+    for cause in ("1 with characters outside", "2 wider than max_width, 80 px", "1 unreadable"):
+        assert cause in str(raised.value)
 
 
 def test_a_sequence_switches_the_mix_at_its_chunk():
