@@ -34,7 +34,7 @@ from transformers.utils import logging
 try:
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list, parse_flag_from_env
-    from datasets import Dataset, Image, concatenate_datasets, disable_progress_bars
+    from datasets import Dataset, concatenate_datasets, disable_progress_bars
 except ImportError as error:
     raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
 
@@ -45,11 +45,12 @@ from hf_ocr.cli.inspect import report as inspection_lines
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import LineChunks, Source
 from hf_ocr.data.inspection import inspect_lines
-from hf_ocr.data.lines import measurable_lines, pixel_checksums, read_lines, split_lines
+from hf_ocr.data.lines import measurable_lines, pixel_checksums, read_lines, split_lines, undecoded, undecoded_rows
 from hf_ocr.distillation import Teacher, read_with_teacher
 from hf_ocr.encoder_decoder import decoder_positions, load_recognizer
 from hf_ocr.evaluation import Report
 from hf_ocr.learning_rate import draw_sweep, sweep_learning_rates
+from hf_ocr.models.image_loading import load_image
 from hf_ocr.record import DataFile, DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
 from hf_ocr.registration import default_checkpoint
 from hf_ocr.report import contact_sheet, draw_curves, report_to_dict, report_to_table, worst_lines
@@ -239,7 +240,8 @@ def main() -> None:
         grown = [] if model_arguments.alphabet == "fail" else training_lines["text"]
         alphabet = set(processor.tokenizer.alphabet).union(*grown)
         read = read_with_teacher(unlabelled, teacher_model, alphabet, data.teacher_min_score)
-        measured_on = {key for rows in (validation, test) if rows is not None for key in pixel_checksums(rows)}
+        held_out = [rows for rows in (validation, test, old_test) if rows is not None]
+        measured_on = {key for rows in held_out for key in pixel_checksums(rows)}
         read = read.select([index for index, key in enumerate(pixel_checksums(read)) if key not in measured_on])
         say(f"{len(unlabelled):,} training lines without text, of which the teacher is sure of {len(read):,}")
         training_lines = concatenate_datasets([training_lines, read])
@@ -256,8 +258,9 @@ def main() -> None:
             "texts, or a --teacher_model, or a lower --teacher_min_score."
         )
     if state.is_main_process:
-        splits = {"train": training_lines, "validation": validation, "test": test}
-        look_at(splits, model, processor, model_arguments.alphabet)
+        learnt = {"train": training_lines, "replay": replay}
+        unseen = {"validation": validation, "old_test": old_test, "test": test}
+        look_at(learnt, unseen, model, processor, model_arguments.alphabet, data.max_width)
     state.wait_for_everyone()
     if model_arguments.alphabet != "fail":
         texts = [text for rows in (training_lines, validation, replay) if rows is not None for text in rows["text"]]
@@ -323,18 +326,25 @@ def main() -> None:
             print(f"\n{name}\n{report_to_table(report)}")
             contact_sheet(worst_lines(report), measured[name]).save(output / f"worst-{name}.png")
         draw_curves(output / "log.jsonl", output / CURVES)
-        validation[0]["image"].convert("RGB").save(output / SAMPLE)  # for the lines of code on the card
+        sample = load_image(undecoded(undecoded_rows(validation)[0]["image"]))
+        sample.save(output / SAMPLE)  # for the lines of code on the card
         counts = num_labelled, len(training_lines) - num_labelled
         write_record(output, best, processor, reports, found, counts, model_arguments, data, training)
 
 
-def look_at(splits: dict[str, Dataset | None], model: Any, processor: Any, alphabet: str) -> None:
+def look_at(
+    learnt: dict[str, Dataset | None],
+    unseen: dict[str, Dataset | None],
+    model: Any,
+    processor: Any,
+    alphabet: str,
+    max_width: int,
+) -> None:
     """Print what was found in the data; stop where training would go wrong."""
-    undecoded = {
-        name: rows.cast_column("image", Image(decode=False)) for name, rows in splits.items() if rows is not None
-    }
-    frames = getattr(model.base_model, "frame_count", None)
-    inspection = inspect_lines(undecoded, processor, frames, alphabet != "fail", decoder_positions(model))
+    splits = {name: undecoded_rows(rows) for name, rows in (learnt | unseen).items() if rows is not None}
+    train_splits = len(splits.keys() & learnt.keys())
+    frames, positions = getattr(model.base_model, "frame_count", None), decoder_positions(model)
+    inspection = inspect_lines(splits, processor, frames, alphabet != "fail", positions, max_width, train_splits)
     print("\n".join(inspection_lines(inspection)), flush=True)
     if inspection.errors:
         raise SystemExit("The errors above would make training wrong. Mend them and start again.")

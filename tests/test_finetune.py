@@ -267,6 +267,12 @@ def test_equal_images_and_images_without_a_text_stop_no_run(folder, tmp_path):
     assert "1 training lines have no text and are left out" in done.stdout
 
 
+def test_old_lines_that_are_replayed_are_not_measured_on(folder, tmp_path):
+    said = refuse(folder, tmp_path / "run", replay_file=folder / "test", old_test_file=folder / "test").stdout
+    assert "error: 7 images that stand in two splits" in said
+    assert "old_test, row 0: 'cat', the image of replay, row 0" in said
+
+
 def test_accelerate_says_the_precision_and_other_lines_begin_another_run(folder, tmp_path):
     words = command(folder, tmp_path / "run", max_steps=2, save_steps=2)
     words[words.index("--mixed_precision") + 1] = "bf16"
@@ -302,7 +308,7 @@ def test_a_new_alphabet_from_a_folder_to_a_model_that_reads(folder, tmp_path):
     assert "'§' (U+00A7, 3 times)" in refused.stdout
     assert "Mend them and start again" in refused.stderr
     run(folder, tmp_path / "yes", train_file=lines, alphabet="union", max_steps=4, replay_file=folder / "train",
-        old_test_file=folder / "validation", augmentation="none")  # fmt: skip
+        old_test_file=folder / "test", augmentation="none")  # fmt: skip
     reader = pipeline("text-recognition", model=str(tmp_path / "yes" / "best"))
     assert "§" in reader.tokenizer.alphabet
     assert isinstance(reader(str(lines / "0.png"))[0]["generated_text"], str)

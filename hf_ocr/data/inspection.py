@@ -89,22 +89,27 @@ def inspect_lines(
     frames: Callable[[int], int] | None = None,
     alphabet_grows: bool = False,
     positions: int | None = None,
+    max_width: int | None = None,
+    train_splits: int = 1,
 ) -> Inspection:
     """Look at every row of every split; images are decoded, nothing is changed.
 
     Args:
-        splits: {name: rows {"image", "text"}}; the first is the one to train on. An image may be anything `load_image`
-            takes, encoded bytes among them: a broken one is then a finding, not an error.
+        splits: {name: rows {"image", "text"}}; first those to train on. An image may be anything `load_image` takes,
+            encoded bytes among them: a broken one is then a finding, not an error.
         processor: of the model.
         frames: width of an image at the model's height (px) -> frames of its CTC head; None for a model without one.
         alphabet_grows: characters outside the alphabet are to be added, not refused.
         positions: tokens, the end among them, that the decoder has room for; None for a model without such a bound.
+        max_width: px at the model's height, of the lines to train on; None without such a bound.
+        train_splits: how many of the splits are trained on; what stands in two of these is no leak.
     """
     found = _Collector()
     alphabet, prepare = frozenset(processor.tokenizer.alphabet), processor.image_processor
     unknown: Counter[str] = Counter()
     characters: Counter[str] = Counter()
     seen: dict[str, tuple[str, int, str]] = {}
+    learnt = frozenset(list(splits)[:train_splits])
     widths, heights, lengths = [], [], []
     total = sum(len(rows) for rows in splits.values())
     bar = tqdm(total=total, desc="inspecting", unit="line", disable=None)
@@ -145,18 +150,20 @@ def inspect_lines(
                 found.add(
                     "too long to decode", split, index, f"{text!r} is {tokens} tokens, the decoder has {positions}"
                 )
+            if max_width is not None and split in learnt and width > max_width:
+                found.add("too wide", split, index, f"{text!r}, {width} px")
             key = pixel_checksum(image)
             if key in seen:
                 other_split, other_index, other_text = seen[key]
                 said = f"{text!r}, the image of {other_split}, row {other_index}"
-                if other_split != split:
+                if other_split != split and not {other_split, split} <= learnt:
                     found.add("leak", split, index, said)
-                elif other_text != text:
+                elif other_text != composed:
                     found.add("contradiction", split, index, f"{said}: {other_text!r}")
                 else:
                     found.add("duplicate", split, index, said)
             else:
-                seen[key] = (split, index, text)
+                seen[key] = (split, index, composed)
             characters.update(composed)
             widths.append(width)
             heights.append(image.height)
@@ -164,7 +171,7 @@ def inspect_lines(
     bar.close()
     return Inspection(
         num_lines={split: len(rows) for split, rows in splits.items()},
-        findings=tuple(_findings(found, unknown, total, alphabet_grows)),
+        findings=tuple(_findings(found, unknown, total, alphabet_grows, max_width)),
         widths=np.array(widths, dtype=np.int64),
         heights=np.array(heights, dtype=np.int64),
         lengths=np.array(lengths, dtype=np.int64),
@@ -172,7 +179,9 @@ def inspect_lines(
     )
 
 
-def _findings(found: _Collector, unknown: Counter[str], total: int, alphabet_grows: bool) -> Iterable[Finding]:
+def _findings(
+    found: _Collector, unknown: Counter[str], total: int, alphabet_grows: bool, max_width: int | None
+) -> Iterable[Finding]:
     outside = ", ".join(f"{c!r} (U+{ord(c):04X}, {n} times)" for c, n in unknown.most_common(8))
     many = {kind: count > MOST_UNUSABLE * total for kind, count in found.counts.items()}
 
@@ -207,6 +216,11 @@ def _findings(found: _Collector, unknown: Counter[str], total: int, alphabet_gro
             severity("too long to decode"),
             "texts with more tokens than the decoder has positions for",
             "Cut such lines into parts; they are left out of the loss.",
+        ),
+        "too wide": (
+            severity("too wide"),
+            f"images to train on that are wider than {max_width} px at the model's height",
+            "They are left out: raise --max_width, or cut such lines into parts.",
         ),
         "unlabelled": (
             "error" if found.counts["unlabelled"] == total else "warning",

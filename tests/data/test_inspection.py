@@ -99,6 +99,35 @@ def test_an_image_in_two_splits_is_an_error():
     assert inspection.errors[0].examples == ("test, row 1: 'noted', the image of train, row 1",)
 
 
+def test_an_image_in_two_splits_that_are_learnt_is_no_leak():
+    splits = {"train": SOUND, "replay": SOUND[:1], "test": SOUND[1:2]}
+    inspection = inspect_lines(splits, PROCESSOR, frames, train_splits=2)
+    assert [(f.severity, f.count) for f in inspection.findings] == [("error", 1), ("warning", 1)]
+    assert inspection.errors[0].examples[0].startswith("test, row 0: 'noted'")
+    splits = {"train": SOUND, "replay": [row("told")], "test": [row("told")]}
+    replayed = inspect_lines(splits, PROCESSOR, train_splits=2)
+    assert replayed.errors[0].examples == ("test, row 0: 'told', the image of replay, row 0",)
+
+
+def test_lines_to_train_on_that_are_too_wide_are_counted():
+    wide = row("coloreddoor")
+    splits = {"train": [*SOUND * 4, wide], "validation": [row("torn" * 5)]}
+    assert not [f for f in inspect_lines(splits, PROCESSOR).findings if "wider" in f.what]
+    (finding,) = [f for f in inspect_lines(splits, PROCESSOR, max_width=100).findings if "wider than 100 px" in f.what]
+    assert (finding.severity, finding.count) == ("warning", 1)
+    assert finding.examples[0].startswith("train, row 12: 'coloreddoor'")
+    splits["train"] = [*SOUND, wide]
+    assert inspect_lines(splits, PROCESSOR, max_width=100).errors[0].what == finding.what
+
+
+def test_the_form_of_a_text_contradicts_nothing():
+    rows = [row("déco"), row("de\u0301co", "déco")]
+    assert {f.what.split(" that ")[1] for f in inspect_lines({"train": rows}, PROCESSOR).findings} == {
+        "are not in Unicode normal form C",
+        "occur again with the same text",
+    }
+
+
 def test_an_alphabet_that_grows_makes_new_characters_a_warning():
     inspection = inspect_lines({"train": [*SOUND, row("ox")]}, PROCESSOR, frames, alphabet_grows=True)
     assert inspection.errors == ()
