@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
 from hf_ocr.models.ctc_reading import eval_mode
@@ -27,7 +28,8 @@ def draw_attention(
     passed over or read twice.
 
     Args:
-        model: a recognizer whose `forward` takes `output_attentions`, as `AttentionOcrForTextRecognition`.
+        model: a recognizer whose `forward` takes `decoder_input_ids` and `output_attentions`, as
+            `AttentionOcrForTextRecognition`.
         processor: of the model.
         image: of a text line or word.
         font: of the characters, about 15 px; Pillow's own when None, which has little more than ASCII.
@@ -37,9 +39,11 @@ def draw_attention(
     """
     inputs = processor(images=[image], return_tensors="pt")
     width = int(inputs["widths"][0])
+    given = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     with eval_mode(model):
-        output = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}, output_attentions=True)
-        read = model.recognize(inputs["pixel_values"].to(model.device), inputs["widths"].to(model.device))
+        read = model.recognize(**given)
+        # Along what was read, which may be CTC's alone.
+        output = model(**given, decoder_input_ids=F.pad(read.sequences, (1, 0)), output_attentions=True)
     names = [*processor.batch_decode(read.sequences[0][:, None]), "end"]
     scale, offset = model.base_model.frame_to_pixel()
     frames = model.base_model.frame_count(width)

@@ -6,8 +6,8 @@
 
 Both have the same encoder, and decoders of equal layers, heads and widths: ours with its CTC head, searched as
 `recognize` does, and transformers' TrOCR decoder, read by `generate` with its cache. Ours by steps, looking ahead
-along what CTC says, and, as `recognize` does, ahead where CTC is not certain. The best of the rounds, in which they
-take turns; "decoder alone" is what is left without the time of the encoder, which both have.
+along what CTC says, and, as `recognize` does with one beam, ahead where CTC is not certain. The best of the rounds, in
+which they take turns; "decoder alone" is what is left without the time of the encoder, which both have.
 
 Without a model weights are random, images are of two sizes, and no text may end before its length, so that all take the
 same steps. What CTC says is then never right or certain: "ahead" is the one look along a draft that is right. With a

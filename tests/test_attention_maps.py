@@ -24,6 +24,17 @@ def test_strips_bear_what_is_read(monkeypatch):
     assert named == [*text, "end"]
 
 
+def test_strips_bear_what_ctc_is_certain_of(monkeypatch):
+    model, processor = tiny_model(AttentionOcrForTextRecognition), tiny_processor(AttentionOcrForTextRecognition)
+    with torch.no_grad():
+        model.ctc_classifier.weight.zero_()
+        model.ctc_classifier.bias.copy_(50.0 * torch.eye(len(processor.tokenizer))[3])
+    named = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda draw, place, name, *rest, **more: named.append(name))
+    draw_attention(model, processor, tiny_lines(3)[2])
+    assert named == [*processor.batch_decode(torch.tensor([[3]])), "end"]
+
+
 def test_a_strip_for_each_character_red_where_its_attention_is():
     model, processor = (
         tiny_model(AttentionOcrForTextRecognition).train(),

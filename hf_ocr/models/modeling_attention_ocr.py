@@ -183,7 +183,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             widths: int64 (B,), valid columns of each image, px; all of W when None.
             labels: int64 (B, L), alphabet ids padded with -100.
             decoder_input_ids: of `generate`: int64 (B, L), what stands before each step, 0 before the first. The answer
-                is then `logits`, float32 (B, L, V), the log-probabilities of `recognize`.
+                is then `logits`, float32 (B, L, V), the log-probabilities of decoder and CTC head.
             encoder_outputs: of `remember`, instead of the images.
             output_attentions: give the attention weights of each step.
 

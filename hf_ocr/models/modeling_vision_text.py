@@ -152,7 +152,8 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
     The decoder goes on from the text so far, and looks at the image around the frame where CTC expects its last
     character. What is read is the product of both opinions at each step, as in Watanabe et al. (IEEE JSTSP 11, 2017):
     the decoder knows how texts go on, CTC what is still to be read, so that no text babbles on behind its image or ends
-    before it, however long the line. Of what CTC alone is certain the decoder is not asked (see `read_doubtful`).
+    before it, however long the line. Read greedily, the decoder is
+    not asked of what CTC alone is certain (see `read_doubtful`).
     """
 
     def __init__(self, config: VisionTextConfig) -> None:
@@ -205,7 +206,7 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
                 divided by that. Else it is the mean over lines of what a line loses, divided by the square root of its
                 length.
             decoder_input_ids, encoder_outputs: of `generate`; the answer is then log P(next symbol | text so far,
-                image), (B, 1, V), as `recognize` reads it.
+                image), (B, 1, V), that of both opinions.
 
         Raises:
             ValueError: wrong shapes; labels that cannot be aligned (`VisionTextConfig.invalid_labels`, `empty_labels`).
@@ -300,6 +301,8 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         decoder: Literal["joint", "ctc"] = "joint",
     ) -> Recognition:
         """Reads images; in eval mode whatever the model's own mode, which is left as it was.
+
+        Greedily the decoder is asked where CTC is not certain alone (see `read_doubtful`).
 
         Args:
             pixel_values: float (B, num_channels, image_height, W) in [-1, 1].

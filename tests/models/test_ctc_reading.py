@@ -97,3 +97,30 @@ def test_a_decoder_reads_the_rows_where_ctc_doubts_and_no_others(with_characters
         assert (found.character_spans[0, :2].diff(dim=-1) > 0).all() and not found.character_spans[[0, 3], -1].any()
     certain = read(torch.tensor([3, 0]))
     assert len(asked) == 1 and certain.sequences.tolist() == [[0, 0], [3, 4]]
+
+
+@pytest.mark.parametrize("settings", [{}, {"allowed_ids": [1, 2, 3, 4]}, {"with_characters": False}], ids=str)
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("family", [AttentionOcrForTextRecognition, VisionTextForTextRecognition])
+def test_each_row_is_read_by_ctc_or_by_the_decoder_as_without_the_others(family, temperature, settings, monkeypatch):
+    model, inputs = tiny_model(family), tiny_batch(family)
+    model.config.temperature = temperature
+    monkeypatch.setattr(ctc_reading, "CERTAIN", 0.0)
+    by_ctc = model.recognize(**inputs, **settings)
+    monkeypatch.setattr(ctc_reading, "CERTAIN", 2.0)
+    by_decoder = model.recognize(**inputs, **settings)
+    raw = by_ctc.scores if by_ctc.raw_scores is None else by_ctc.raw_scores
+    threshold = float(raw.median())
+    certain = raw >= threshold
+    assert certain.any() and not certain.all()
+    monkeypatch.setattr(ctc_reading, "CERTAIN", threshold)
+    found = model.recognize(**inputs, **settings)
+    assert list(found) == list(by_decoder)
+    for name in found:
+        for row, sure in enumerate(certain):
+            expected, got = (by_ctc if sure else by_decoder)[name][row], found[name][row]
+            if name in ("sequences", "character_scores", "character_spans"):
+                length = int(((by_ctc if sure else by_decoder).sequences[row] != 0).sum())
+                assert not got[length:].any()
+                expected, got = expected[:length], got[:length]
+            torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-3)
