@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -91,6 +91,7 @@ def inspect_lines(
     positions: int | None = None,
     max_width: int | None = None,
     train_splits: int = 1,
+    alphabet_splits: Collection[str] | None = None,
 ) -> Inspection:
     """Look at every row of every split; images are decoded, nothing is changed.
 
@@ -103,10 +104,14 @@ def inspect_lines(
         positions: tokens, the end among them, that the decoder has room for; None for a model without such a bound.
         max_width: px at the model's height, of the lines to train on; None without such a bound.
         train_splits: how many of the splits are trained on; what stands in two of these is no leak.
+        alphabet_splits: those whose characters must be in the alphabet, or are added to it, before the others where
+            it grows; None for all.
     """
     found = _Collector()
-    alphabet, prepare = frozenset(processor.tokenizer.alphabet), processor.image_processor
-    unknown: Counter[str] = Counter()
+    alphabet: Set[str] = frozenset(processor.tokenizer.alphabet)
+    prepare = processor.image_processor
+    readable = set(alphabet)  # once the alphabet has grown
+    unknown: defaultdict[str, Counter[str]] = defaultdict(Counter)
     characters: Counter[str] = Counter()
     seen: dict[str, tuple[str, int, str]] = {}
     learnt = frozenset(list(splits)[:train_splits])
@@ -136,10 +141,14 @@ def inspect_lines(
                 found.add("presentation forms", split, index, repr(text))
             if any(unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs") for c in composed if c not in JOINERS):
                 found.add("controls", split, index, repr(text))
-            outside = [c for c in composed if c not in alphabet]
-            unknown.update(outside)
-            if outside:
-                found.add("outside", split, index, repr(text))
+            kind, known = "outside", alphabet
+            if alphabet_splits is not None and split not in alphabet_splits:
+                kind, known = "outside, learnt" if split in learnt else "outside, measured", readable
+            elif alphabet_grows:
+                readable.update(composed)
+            if outside := [c for c in composed if c not in known]:
+                unknown[kind].update(outside)
+                found.add(kind, split, index, repr(text))
             if frames is not None:
                 needed = len(composed) + sum(a == b for a, b in pairwise(composed))
                 if needed > frames(width):
@@ -180,10 +189,13 @@ def inspect_lines(
 
 
 def _findings(
-    found: _Collector, unknown: Counter[str], total: int, alphabet_grows: bool, max_width: int | None
+    found: _Collector, unknown: Mapping[str, Counter[str]], total: int, alphabet_grows: bool, max_width: int | None
 ) -> Iterable[Finding]:
-    outside = ", ".join(f"{c!r} (U+{ord(c):04X}, {n} times)" for c, n in unknown.most_common(8))
     many = {kind: count > MOST_UNUSABLE * total for kind, count in found.counts.items()}
+
+    def outside(kind: str) -> str:
+        shown = ", ".join(f"{c!r} (U+{ord(c):04X}, {n} times)" for c, n in unknown[kind].most_common(8))
+        return f"texts with characters outside the alphabet: {shown}"
 
     def severity(kind: str) -> Severity:
         return "error" if many.get(kind) else "warning"
@@ -202,10 +214,21 @@ def _findings(
         "contradiction": ("warning", "images that occur again with another text", "Correct the text that is wrong."),
         "outside": (
             "warning" if alphabet_grows else "error",
-            f"texts with characters outside the alphabet: {outside}",
+            outside("outside"),
             "They are added to the alphabet."
             if alphabet_grows
             else "Let the alphabet grow (--alphabet union), or correct the texts.",
+        ),
+        "outside, learnt": (
+            "warning",
+            f"replayed {outside('outside, learnt')}",
+            "They are left out: let the alphabet grow (--alphabet union), or correct the texts.",
+        ),
+        "outside, measured": (
+            "warning",
+            f"measured {outside('outside, measured')}",
+            "These characters cannot be read, and count as errors: correct the texts, or give lines to train on that "
+            "have them (--alphabet union).",
         ),
         "too long": (
             severity("too long"),
@@ -218,7 +241,7 @@ def _findings(
             "Cut such lines into parts; they are left out of the loss.",
         ),
         "too wide": (
-            severity("too wide"),
+            "warning",
             f"images to train on that are wider than {max_width} px at the model's height",
             "They are left out: raise --max_width, or cut such lines into parts.",
         ),

@@ -117,7 +117,7 @@ def test_lines_to_train_on_that_are_too_wide_are_counted():
     assert (finding.severity, finding.count) == ("warning", 1)
     assert finding.examples[0].startswith("train, row 12: 'coloreddoor'")
     splits["train"] = [*SOUND, wide]
-    assert inspect_lines(splits, PROCESSOR, max_width=100).errors[0].what == finding.what
+    assert inspect_lines(splits, PROCESSOR, max_width=100).errors == ()  # however many
 
 
 def test_the_form_of_a_text_contradicts_nothing():
@@ -132,6 +132,28 @@ def test_an_alphabet_that_grows_makes_new_characters_a_warning():
     inspection = inspect_lines({"train": [*SOUND, row("ox")]}, PROCESSOR, frames, alphabet_grows=True)
     assert inspection.errors == ()
     assert "'x' (U+0078, 1 times)" in inspection.findings[0].what
+
+
+def test_new_characters_where_they_make_no_alphabet_are_warnings():
+    splits = {
+        name: [row(text, drawn)]
+        for name, text, drawn in (
+            ("train", "ox", "on"), ("replay", "oy", "to"), ("validation", "oz", "do"), ("old_test", "ow x", "lo"),
+        )
+    }  # fmt: skip
+    kept = inspect_lines(splits, PROCESSOR, train_splits=2, alphabet_splits={"train", "validation"})
+    (error,), (replayed, measured) = kept.errors, kept.findings[1:]
+    assert "'x' (U+0078, 1 times), 'z'" in error.what and "'y'" not in error.what and error.count == 2
+    assert "'y'" in replayed.what and replayed.examples == ("replay, row 0: 'oy'",)
+    assert replayed.cure.startswith("They are left out")
+    assert "'w' (U+0077, 1 times), 'x'" in measured.what and measured.examples == ("old_test, row 0: 'ow x'",)
+    assert measured.cure.startswith("These characters cannot be read")
+
+    fed = {"train", "validation", "replay"}
+    grown = inspect_lines(splits, PROCESSOR, alphabet_grows=True, train_splits=2, alphabet_splits=fed)
+    added, measured = grown.findings
+    assert (added.severity, added.count, added.cure) == ("warning", 3, "They are added to the alphabet.")
+    assert measured.severity == "warning" and measured.what.endswith(": 'w' (U+0077, 1 times)")  # x is added
 
 
 def test_many_unusable_lines_are_an_error():
