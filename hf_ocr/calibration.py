@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from hf_ocr.data.lines import undecoded_rows
 from hf_ocr.evaluation import Prediction, predict
 from hf_ocr.metrics import Calibration, line_matches, measure_calibration
 from hf_ocr.text import normalise
@@ -55,11 +56,11 @@ def fit_temperature(
         CalibrationError: all lines are read right, or all wrong.
         ValueError: as `hf_ocr.evaluation.predict`.
     """
-    before = model.config.temperature
+    before, stored = model.config.temperature, undecoded_rows(rows)
 
     def read(temperature: float) -> list[Prediction]:
         model.config.temperature = temperature
-        shown = tqdm(rows, desc=f"temperature {temperature:.3f}", unit="line", disable=None)
+        shown = tqdm(stored, desc=f"temperature {temperature:.3f}", unit="line", disable=None)
         return predict(model, processor, shown, batch_size)
 
     try:

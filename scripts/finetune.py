@@ -200,14 +200,23 @@ def main() -> None:
         logging.disable_progress_bar()
         disable_progress_bars()
 
+    if model_arguments.lora_rank and (training.freeze_steps or model_arguments.alphabet != "fail"):
+        raise ValueError(
+            "lora_rank goes with neither freeze_steps nor a growing alphabet: beside its matrices nothing learns, the "
+            "vocabulary layers among it. Leave it out."
+        )
+    torch.manual_seed(training.seed)
+    model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
+
     def lines(files: list[str] | None) -> Dataset | None:
         return files and read_lines(files, data.image_column_name, data.text_column_name, unlabelled=True)
 
     def measurable(name: str, files: list[str] | None) -> Dataset | None:
         given = lines(files)
-        rows = given and measurable_lines(given)
+        rows = given and measurable_lines(given, processor.image_processor)
         if rows is not None and len(rows) < len(given):
-            say(f"{len(given) - len(rows):,} {name} lines are left out: no text or a broken image, see hf-ocr inspect")
+            left_out = f"{len(given) - len(rows):,} {name} lines are left out"
+            say(f"{left_out}: no text, or an image that is broken or no text line, see hf-ocr inspect")
         return rows
 
     teacher_model = model_arguments.teacher_model
@@ -226,15 +235,9 @@ def main() -> None:
     if validation is None:
         if not len(training_lines):
             raise ValueError("no training line has a text to validate on. Give --validation_file.")
-        training_lines, held_back = split_lines(training_lines, data.validation_split, training.seed)
-        validation = measurable_lines(held_back)
-    if model_arguments.lora_rank and (training.freeze_steps or model_arguments.alphabet != "fail"):
-        raise ValueError(
-            "lora_rank goes with neither freeze_steps nor a growing alphabet: beside its matrices nothing learns, the "
-            "vocabulary layers among it. Leave it out."
-        )
-    torch.manual_seed(training.seed)
-    model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
+        prepare = processor.image_processor
+        training_lines, held_back = split_lines(training_lines, data.validation_split, prepare, training.seed)
+        validation = measurable_lines(held_back, prepare)
     num_labelled = len(training_lines)
     if teacher_model is not None and len(unlabelled):
         grown = [] if model_arguments.alphabet == "fail" else training_lines["text"]
@@ -344,7 +347,10 @@ def look_at(
     splits = {name: undecoded_rows(rows) for name, rows in (learnt | unseen).items() if rows is not None}
     train_splits = len(splits.keys() & learnt.keys())
     frames, positions = getattr(model.base_model, "frame_count", None), decoder_positions(model)
-    inspection = inspect_lines(splits, processor, frames, alphabet != "fail", positions, max_width, train_splits)
+    grows = alphabet != "fail"
+    # New characters of old lines stop no run, and those of a test do not grow the alphabet.
+    alphabet_splits = {"train", "validation", "replay" if grows else "test"}
+    inspection = inspect_lines(splits, processor, frames, grows, positions, max_width, train_splits, alphabet_splits)
     print("\n".join(inspection_lines(inspection)), flush=True)
     if inspection.errors:
         raise SystemExit("The errors above would make training wrong. Mend them and start again.")

@@ -34,7 +34,7 @@ except ImportError as error:
 from hf_ocr.bundle import save_bundle
 from hf_ocr.card import try_usage, write_card
 from hf_ocr.data.fonts import find_fonts, load_words, split_families
-from hf_ocr.data.lines import read_lines
+from hf_ocr.data.lines import read_lines, undecoded_rows
 from hf_ocr.data.synthetic_lines import SyntheticLines
 from hf_ocr.evaluation import evaluate
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
@@ -235,7 +235,7 @@ def test_sets(data: Path) -> Iterator[tuple[str, str, str, Any, tuple[DataFile, 
 def measure_all(reader: Any, processor: Any, data: Path, sheets: Path | None, font: Any) -> list[Result]:
     results = []
     for dataset, split, title, rows, files in test_sets(data):
-        report = evaluate(reader, processor, tqdm(rows, desc=title, disable=None))
+        report = evaluate(reader, processor, tqdm(undecoded_rows(rows), desc=title, disable=None))
         print(f"\n{title}\n{report_to_table(report)}")
         results.append(Result(dataset, split, report_to_dict(report), title, files))
         if sheets:

@@ -113,12 +113,29 @@ def test_broken_images_and_lines_without_a_text_are_left_out(tmp_path, capsys):
     processor.save_pretrained(tmp_path / "model")
     images = lines(6)
     labels = [reading.text for reading in read_images(model, processor, images[:5])]
-    rows = {"image": [*images, {"bytes": b"no image"}], "text": ["no", *labels[1:], None, "a"]}
+    rows = {
+        "image": [*images, {"bytes": b"no image"}, Image.new("L", (9, 2))],
+        "text": ["no", *labels[1:], None, "a", "a"],
+    }
     Dataset.from_dict(rows, Features({"image": ImageFeature(), "text": Value("string")})).to_parquet(
         tmp_path / "lines.parquet"
     )
     assert main(["calibrate", str(tmp_path / "model"), str(tmp_path / "lines.parquet"), "--dry-run"]) == 0
     assert capsys.readouterr().out.startswith("5 lines; ")
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage!", b"II*\0"])
+def test_damaged_exif_hinders_no_fit(tmp_path, exif):
+    """The pixels are good; the decoding of datasets fails at it."""
+    model, processor = tiny_recognizer()
+    images = lines(4)
+    labels = ["no", *(reading.text for reading in read_images(model, processor, images[1:]))]
+    files = [str(tmp_path / f"{index}.png") for index in range(4)]
+    for image, file in zip(images, files, strict=True):
+        image.save(file, exif=exif)
+    rows = Dataset.from_dict({"image": files, "text": labels}).cast_column("image", ImageFeature())
+    drawn = [{"image": image, "text": text} for image, text in zip(images, labels, strict=True)]
+    assert fit_temperature(model, processor, rows) == fit_temperature(model, processor, drawn)
 
 
 def test_the_command_says_what_is_missing(tmp_path, capsys):

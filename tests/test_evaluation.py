@@ -273,7 +273,7 @@ def test_damaged_exif_hinders_no_measurement(recognizer, images, tmp_path, exif)
     """The pixels are good; the decoding of datasets fails at it."""
     images[0].save(tmp_path / "a.png", exif=exif)
     (tmp_path / "a.gt.txt").write_text("a")
-    rows = measurable_lines(read_lines(tmp_path))
+    rows = measurable_lines(read_lines(tmp_path), recognizer[1].image_processor)
     (read,) = read_images(*recognizer, images[:1])
     for report in (evaluate(*recognizer, rows), evaluate_in_all_processes(*recognizer, rows)):
         assert report.predictions == (Prediction(0, "a", read.text, read.score, *images[0].size),)

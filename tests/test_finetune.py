@@ -242,15 +242,16 @@ def test_lines_that_cannot_be_measured_are_left_out(folder, tmp_path):
         files[f"{name}_file"] = lines = shutil.copytree(folder / name, tmp_path / name)
         (lines / "cat.png").write_bytes((lines / "cat.png").read_bytes()[:60])
         (lines / "noon.gt.txt").unlink()
+        Image.new("L", (20, 2)).save(lines / "tree.png")
     said = run(folder, tmp_path / "run", max_steps=2, eval_steps=1, **files)
     for name in ("validation", "test"):
-        assert f"2 {name} lines are left out" in said
+        assert f"3 {name} lines are left out" in said
     record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
-    assert [result["report"]["num_lines"] for result in record["results"]] == [5, 5]
+    assert [result["report"]["num_lines"] for result in record["results"]] == [4, 4]
     for path in lines.glob("*.gt.txt"):
         path.write_text("")
     refused = refuse(folder, tmp_path / "none", max_steps=2, test_file=lines)
-    assert "none of the 5 lines with a text that can be read has a character" in refused.stderr
+    assert "none of the 4 lines with a text that can be read has a character" in refused.stderr
 
 
 def test_equal_images_and_images_without_a_text_stop_no_run(folder, tmp_path):
@@ -271,6 +272,23 @@ def test_old_lines_that_are_replayed_are_not_measured_on(folder, tmp_path):
     said = refuse(folder, tmp_path / "run", replay_file=folder / "test", old_test_file=folder / "test").stdout
     assert "error: 7 images that stand in two splits" in said
     assert "old_test, row 0: 'cat', the image of replay, row 0" in said
+
+
+def test_old_lines_with_other_characters_stop_no_run(folder, tmp_path):
+    files = {}
+    for name, word in (("replay", "cash"), ("old_test", "cat")):
+        files[f"{name}_file"] = lines = shutil.copytree(folder / "train", tmp_path / name)
+        for path in lines.glob("*.png"):
+            Image.open(path).resize((90, 30 if name == "replay" else 40)).save(path)
+        (lines / f"{word}.gt.txt").write_text("§", encoding="utf-8")
+    said = run(folder, tmp_path / "run", max_steps=2, eval_steps=2, **files)
+    assert "warning: 1 replayed texts with characters outside" in said
+    assert "warning: 1 measured texts with characters outside" in said
+    files["test_file"] = files.pop("old_test_file")
+    refused = refuse(folder, tmp_path / "no", max_steps=2, **files).stdout
+    assert "error: 1 texts with characters outside" in refused
+    said = run(folder, tmp_path / "grown", max_steps=2, eval_steps=2, alphabet="union", test_file=files["test_file"])
+    assert "warning: 1 measured texts with characters outside" in said and "are added" not in said
 
 
 def test_accelerate_says_the_precision_and_other_lines_begin_another_run(folder, tmp_path):

@@ -12,7 +12,7 @@ EPILOG = """\
 DATA is a parquet file, a folder of parquet files, a folder with metadata.csv or metadata.jsonl beside its images, or a
 folder of pairs like line.png and line.gt.txt: lines like those to be read, on which MODEL was not trained. A line is
 right when it is read to the letter; with labels in capitals whatever the print, the scores learn to expect that.
-Lines without a text and broken images are left out.
+Lines without a text, and images that are broken or no text lines, are left out.
 
 One number in MODEL's config.json is changed, the temperature. What is read stays the same.
 
@@ -51,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
             "temperature."
         )
     try:
-        rows = measurable_lines(read_lines(options.data, options.image_column, options.text_column))
+        given = read_lines(options.data, options.image_column, options.text_column)
+        rows = measurable_lines(given, reader.processor.image_processor)
         fit = fit_temperature(reader._reading_model(), reader.processor, rows)
     except ImportError as error:
         raise CommandError('datasets is not installed. Install it with pip install "hf-ocr[train]".') from error

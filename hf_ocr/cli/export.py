@@ -8,10 +8,11 @@ from time import perf_counter
 from typing import Any
 
 from hf_ocr.cli.loading import CommandError, load_reader, one_line
-from hf_ocr.data.lines import measurable_lines, read_lines
+from hf_ocr.data.lines import measurable_lines, read_lines, undecoded, undecoded_rows
 from hf_ocr.export.onnx_export import ExportError, export_onnx
 from hf_ocr.export.onnx_reader import OnnxReader
 from hf_ocr.metrics import character_error_rate
+from hf_ocr.models.image_loading import load_image
 from hf_ocr.text import ignore_case
 
 CALIBRATION_LINES, MEASURED_LINES = 128, 256  # at most; drawn from those given
@@ -60,9 +61,11 @@ def run(options: argparse.Namespace) -> int:
         )
     if Path(options.folder).is_file():
         raise CommandError(f"{options.folder}: is a file. Expected a folder, which is made if it does not exist.")
-    rows = _lines(options.calibration) if options.int8 else []
-    calibration = max(min(CALIBRATION_LINES, len(rows) // 2), 1)
     reader = load_reader(options.model)
+    # That of another model prepares no lines; such a model is refused below.
+    prepare = reader.processor.image_processor if hasattr(reader.model, "recognize") else None
+    rows = _lines(options.calibration, prepare) if options.int8 else []
+    calibration = max(min(CALIBRATION_LINES, len(rows) // 2), 1)
     try:
         folder = export_onnx(
             reader.model,
@@ -82,10 +85,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(source: str) -> Any:
+def _lines(source: str, image_processor: Any) -> list[dict[str, Any]]:
     try:
         rows = read_lines(source).shuffle(seed=0)
-        return measurable_lines(rows.select(range(min(len(rows), CALIBRATION_LINES + MEASURED_LINES))))
+        drawn = rows.select(range(min(len(rows), CALIBRATION_LINES + MEASURED_LINES)))
+        stored = undecoded_rows(measurable_lines(drawn, image_processor))
+        return [{"image": load_image(undecoded(row["image"])), "text": row["text"]} for row in stored]
     except ImportError as error:
         raise CommandError('datasets is not installed. Install it with pip install "hf-ocr[train]".') from error
     except (ValueError, OSError) as error:

@@ -82,7 +82,7 @@ def read_lines(
     return rows.cast_column("image", Image()).cast_column("text", Value("string"))
 
 
-def split_lines(rows: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+def split_lines(rows: Dataset, share: float, image_processor: Any, seed: int = 0) -> tuple[Dataset, Dataset]:
     """Rows to train on and rows held back, drawn at random; those of equal images stay together.
 
     Images that cannot be read are not held back.
@@ -90,6 +90,7 @@ def split_lines(rows: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Da
     Args:
         rows: as of `read_lines`.
         share: of the images to hold back, at least one.
+        image_processor: of the model: what it cannot prepare cannot be read.
 
     Raises:
         ValueError: a share outside (0, 1), or less than two images that can be read.
@@ -97,7 +98,7 @@ def split_lines(rows: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Da
     if not 0 < share < 1:
         raise ValueError(f"the share to hold back is {share}, expected one between 0 and 1.")
     places = defaultdict(list)
-    for index, checksum in enumerate(pixel_checksums(rows)):
+    for index, checksum in enumerate(pixel_checksums(rows, image_processor)):
         places[checksum].append(index)
     places.pop(None, None)  # what is broken stays where it is looked at
     if len(places) < 2:
@@ -108,27 +109,33 @@ def split_lines(rows: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Da
     return rows.select(sorted({*range(len(rows))} - {*held_back})), rows.select(held_back)
 
 
-def measurable_lines(rows: Dataset) -> Dataset:
-    """The rows that have a text and an image that can be read.
+def measurable_lines(rows: Dataset, image_processor: Any) -> Dataset:
+    """The rows that have a text and an image that can be read and that the model's image processor can prepare.
 
     Raises:
         ValueError: none of them has a character, so that no rate can be measured.
     """
     labelled = rows.filter(lambda text: text is not None, input_columns="text")
-    checksums = pixel_checksums(labelled)
+    checksums = pixel_checksums(labelled, image_processor)
     found = labelled.select([index for index, checksum in enumerate(checksums) if checksum is not None])
     if not any(text.strip() for text in found["text"]):
         raise ValueError(f"none of the {len(found)} lines with a text that can be read has a character. Give others.")
     return found
 
 
-def pixel_checksums(rows: Dataset) -> list[str | None]:
-    """Of the decoded image of each row; equal images have equal ones, and what cannot be decoded has None."""
+def pixel_checksums(rows: Dataset, image_processor: Any = None) -> list[str | None]:
+    """Of the decoded image of each row; equal images have equal ones, and what cannot be decoded has None.
+
+    So has what the image processor cannot prepare, where one is given.
+    """
     encoded = undecoded_rows(rows)
 
     def checksum(index: int) -> str | None:
         try:
-            return pixel_checksum(load_image(undecoded(encoded[index]["image"])))
+            image = load_image(undecoded(encoded[index]["image"]))
+            if image_processor is not None:
+                image_processor.resized_width(*image_processor.cut_to_text(image).size)
+            return pixel_checksum(image)
         except (OSError, ValueError):  # as `load_image` says of what is no image
             return None
 
@@ -201,8 +208,9 @@ def _table(file: Path) -> Dataset:
             for index, row in enumerate(rows):
                 if not isinstance(row, dict):
                     raise ValueError(f"row {index} is a {type(row).__name__}, expected an object with a file_name")
-                if None in row:  # where the reader of csv puts them
-                    raise ValueError(f"row {index} has {row[None]} beyond its columns; put texts with commas in quotes")
+                surplus = row.pop(None, None)  # where the reader of csv puts them
+                if surplus and any(surplus):
+                    raise ValueError(f"row {index} has {surplus} beyond its columns; put texts with commas in quotes")
         except (csv.Error, ValueError) as error:
             raise ValueError(
                 f"{file}: {error}. Expected {file.suffix[1:]} in UTF-8: correct or write it again."

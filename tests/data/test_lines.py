@@ -9,8 +9,10 @@ import pytest
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PilImage
 
-from hf_ocr.data.lines import pixel_checksums, read_lines, split_lines
+from hf_ocr.data.lines import measurable_lines, pixel_checksums, read_lines, split_lines
+from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 
+PREPARE = TextLineImageProcessor(height=32)
 TEXTS = ["one", "zwölf", " two words"]
 
 
@@ -99,16 +101,16 @@ def test_lines_of_one_image_stay_together(tmp_path):
         PilImage.new("L", (20, 10), index % 10).save(tmp_path / f"{index}.png")
         (tmp_path / f"{index}.gt.txt").write_text(str(index % 10))
     rows = read_lines(tmp_path)
-    first, second = split_lines(rows, 0.2, seed=1)
+    first, second = split_lines(rows, 0.2, PREPARE, seed=1)
     assert (len(first), len(second)) == (32, 8)
     assert not set(first["text"]) & set(second["text"])
-    assert split_lines(rows, 0.2, seed=1)[1]["text"][:] == second["text"][:]
-    assert split_lines(rows, 0.2, seed=2)[1]["text"][:] != second["text"][:]
-    assert len(split_lines(rows, 0.01)[1]) == 4  # never nothing
+    assert split_lines(rows, 0.2, PREPARE, seed=1)[1]["text"][:] == second["text"][:]
+    assert split_lines(rows, 0.2, PREPARE, seed=2)[1]["text"][:] != second["text"][:]
+    assert len(split_lines(rows, 0.01, PREPARE)[1]) == 4  # never nothing
     with pytest.raises(ValueError, match="share to hold back is 1"):
-        split_lines(rows, 1)
+        split_lines(rows, 1, PREPARE)
     with pytest.raises(ValueError, match="1 readable images cannot be split"):
-        split_lines(rows.select([0]), 0.5)
+        split_lines(rows.select([0]), 0.5, PREPARE)
 
 
 def test_what_cannot_be_read_is_not_held_back(tmp_path, images):
@@ -120,9 +122,22 @@ def test_what_cannot_be_read_is_not_held_back(tmp_path, images):
     first, broken, second, gone, none, again = pixel_checksums(rows)
     assert (broken, gone, none) == (None, None, None) and second == again != first
     for seed in range(8):
-        kept, held_back = split_lines(rows, 0.5, seed)
+        kept, held_back = split_lines(rows, 0.5, PREPARE, seed)
         assert held_back["text"][:] in (["a"], ["c", "f"])
         assert sorted([*kept["text"], *held_back["text"]]) == list("abcdef")
+
+
+def test_what_cannot_be_prepared_is_neither_held_back_nor_measured(images):
+    """Images that load, but are no text lines to the model."""
+    PilImage.new("L", (40, 2)).save(images[1])
+    PilImage.new("L", (32 * PREPARE.max_width, 20)).save(images[2])
+    rows = Dataset.from_dict({"image": [*map(str, images), str(images[0])], "text": list("abcd")})
+    rows = rows.cast_column("image", Image())
+    assert measurable_lines(rows, PREPARE)["text"][:] == ["a", "d"]
+    with pytest.raises(ValueError, match="1 readable images cannot be split"):
+        split_lines(rows, 0.5, PREPARE)
+    with pytest.raises(ValueError, match="none of the 0 lines with a text that can be read has a character"):
+        measurable_lines(rows.select([1, 2]), PREPARE)
 
 
 def test_pairs(images):
@@ -214,6 +229,13 @@ def test_a_row_that_is_no_row_is_shown(images):
     (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "b"}\n["a.png", "b"]\n')
     with pytest.raises(ValueError, match=r"metadata\.jsonl: row 1 is a list, expected an object"):
         read_lines(folder)
+
+
+def test_commas_behind_the_last_column_cut_no_text(images):
+    table = images[0].parent / "metadata.csv"
+    rows = [f"{path.name},{text},," for path, text in zip(images, TEXTS, strict=True)]
+    table.write_text("\n".join(["file_name,text", *rows]), encoding="utf-8")
+    check(read_lines(table.parent))
 
 
 def test_grey_is_grey_however_it_was_stored(tmp_path):
