@@ -12,8 +12,10 @@ which they take turns; "decoder alone" is what is left without the time of the e
 Without a model weights are random, images are of two sizes, and no text may end before its length, so that all take the
 same steps. What CTC says is then never right or certain: "ahead" is the one look along a draft that is right. With a
 model of this family and lines, a parquet file with a column `image` (bytes, path), ours reads them, and stops where it
-does; `generate`, untrained, takes as many steps as the longest text of a batch that ours has read and its end. Counted
-then: the texts of which CTC is certain, and how many of them the decoder would have changed.
+does; `generate`, untrained, takes as many steps as the longest text of a batch that ours has read and its end. Lines of
+like width are then together in the batches of both, as ours puts them, which transformers does not: "in order" is what
+`generate` does with batches in the order of the file. Counted: the texts of which CTC is certain, and how many of them
+the decoder would have changed.
 """
 
 import argparse
@@ -91,13 +93,14 @@ def random_batches(config: VisionTextConfig, size: int, dtype: torch.dtype) -> d
 
 
 def line_batches(
-    model: VisionTextForTextRecognition, folder: str, data: str, count: int, size: int, num_beams: int
+    model: VisionTextForTextRecognition, folder: str, data: str, count: int, size: int, num_beams: int, in_order: bool
 ) -> dict[str, list[Batch]]:
-    """The first lines of a file, those of like widths together."""
+    """The first lines of a file, in its order, or those of like widths together."""
     processor = AutoProcessor.from_pretrained(folder)
     encoded = pyarrow.parquet.read_table(data, columns=["image"]).slice(0, count).to_pylist()
     images = [Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB") for row in encoded]
-    images.sort(key=lambda image: image.width / image.height)
+    if not in_order:
+        images.sort(key=lambda image: image.width / image.height)
     found = []
     for start in range(0, len(images), size):
         inputs = dict(processor(images=images[start : start + size], return_tensors="pt"))
@@ -107,7 +110,8 @@ def line_batches(
         read = model.recognize(**inputs, num_beams=num_beams, with_characters=False)
         hook.remove()
         length = read.sequences.shape[1]
-        print(f"batch of {len(read.sequences)}: longest text {length}, {len(looks)} looks of the decoder")
+        if not in_order:
+            print(f"batch of {len(read.sequences)}: longest text {length}, {len(looks)} looks of the decoder")
         found.append(Batch(inputs, length))
     return {Path(data).parent.name or Path(data).stem: found}
 
@@ -186,7 +190,8 @@ def main() -> None:
     dtype, size, beams = getattr(torch, arguments.dtype), arguments.batch_size, arguments.num_beams
     if arguments.model:
         ours = VisionTextForTextRecognition.from_pretrained(arguments.model).reading_copy(dtype)
-        sets = line_batches(ours, arguments.model, arguments.data, arguments.images, size, beams)
+        given = ours, arguments.model, arguments.data, arguments.images, size, beams
+        sets = line_batches(*given, in_order=False)
     else:
         config = VisionTextConfig.small(vocab_size=len(LATIN_ALPHABET) + 1)
         ours = VisionTextForTextRecognition(config).reading_copy(dtype)
@@ -217,6 +222,14 @@ def main() -> None:
             rows.append({"set": name, "what": what, **{way: round(rate, 1) for way, rate in rates.items()}})
             shown = [f"{rates[way]:9.1f} ({rates[way] / rates['generate']:5.2f}x)" for way in ways[1:]]
             print(f"{name:6} {what:17} {rates['generate']:9.1f} {' '.join(shown)}", flush=True)
+    if arguments.model:
+        [(name, batches)] = line_batches(*given, in_order=True).items()
+        with torch.inference_mode():
+            seconds = best_seconds({"generate": calls["generate"]}, batches, arguments.rounds)
+        rows.append(
+            {"set": name, "what": "whole, images/s", "generate, in order": round(count / seconds["generate"], 1)}
+        )
+        print(rows[-1])
     if arguments.record:
         known = json.loads(arguments.record.read_text(encoding="utf-8")) if arguments.record.exists() else []
         settings = {
