@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from transformers import (
     AutoProcessor,
@@ -137,14 +136,10 @@ def certain_texts(model: VisionTextForTextRecognition, batches: list[Batch]) -> 
         output = model(**batch.inputs)
         found = greedy_search(output.logits, output.logit_lengths, with_characters=False)
         asked = read(model, batch, 1, "ahead")
-        longest = max(asked.shape[1], found.sequences.shape[1])
-        same = F.pad(asked, (0, longest - asked.shape[1])) == F.pad(
-            found.sequences, (0, longest - found.sequences.shape[1])
-        )
-        certain = found.scores >= CERTAIN
-        counts["texts"] += len(certain)
-        counts["certain"] += int(certain.sum())
-        counts["changed"] += int((certain & ~same.all(1)).sum())
+        for sure, ctc, decoder in zip(found.scores >= CERTAIN, found.sequences, asked, strict=True):
+            counts["texts"] += 1
+            counts["certain"] += int(sure)
+            counts["changed"] += bool(sure) and ctc[ctc != 0].tolist() != decoder[decoder != 0].tolist()
     return counts
 
 

@@ -238,13 +238,13 @@ def main() -> None:
         prepare = processor.image_processor
         training_lines, held_back = split_lines(training_lines, data.validation_split, prepare, training.seed)
         validation = measurable_lines(held_back, prepare)
+    held_out = {"validation": validation, "old_test": old_test, "test": test}
     num_labelled = len(training_lines)
     if teacher_model is not None and len(unlabelled):
         grown = [] if model_arguments.alphabet == "fail" else training_lines["text"]
         alphabet = set(processor.tokenizer.alphabet).union(*grown)
         read = read_with_teacher(unlabelled, teacher_model, alphabet, data.teacher_min_score)
-        held_out = [rows for rows in (validation, test, old_test) if rows is not None]
-        measured_on = {key for rows in held_out for key in pixel_checksums(rows)}
+        measured_on = {key for rows in held_out.values() if rows is not None for key in pixel_checksums(rows)}
         read = read.select([index for index, key in enumerate(pixel_checksums(read)) if key not in measured_on])
         say(f"{len(unlabelled):,} training lines without text, of which the teacher is sure of {len(read):,}")
         training_lines = concatenate_datasets([training_lines, read])
@@ -261,9 +261,8 @@ def main() -> None:
             "texts, or a --teacher_model, or a lower --teacher_min_score."
         )
     if state.is_main_process:
-        learnt = {"train": training_lines, "replay": replay}
-        unseen = {"validation": validation, "old_test": old_test, "test": test}
-        look_at(learnt, unseen, model, processor, model_arguments.alphabet, data.max_width)
+        splits = {"train": training_lines, "replay": replay, **held_out}
+        look_at(splits, model, processor, model_arguments.alphabet, data.max_width)
     state.wait_for_everyone()
     if model_arguments.alphabet != "fail":
         texts = [text for rows in (training_lines, validation, replay) if rows is not None for text in rows["text"]]
@@ -329,28 +328,21 @@ def main() -> None:
             print(f"\n{name}\n{report_to_table(report)}")
             contact_sheet(worst_lines(report), measured[name]).save(output / f"worst-{name}.png")
         draw_curves(output / "log.jsonl", output / CURVES)
-        sample = load_image(undecoded(undecoded_rows(validation)[0]["image"]))
-        sample.save(output / SAMPLE)  # for the lines of code on the card
+        # For the lines of code on the card.
+        load_image(undecoded(undecoded_rows(validation)[0]["image"])).save(output / SAMPLE)
         counts = num_labelled, len(training_lines) - num_labelled
         write_record(output, best, processor, reports, found, counts, model_arguments, data, training)
 
 
-def look_at(
-    learnt: dict[str, Dataset | None],
-    unseen: dict[str, Dataset | None],
-    model: Any,
-    processor: Any,
-    alphabet: str,
-    max_width: int,
-) -> None:
+def look_at(splits: dict[str, Dataset | None], model: Any, processor: Any, alphabet: str, max_width: int) -> None:
     """Print what was found in the data; stop where training would go wrong."""
-    splits = {name: undecoded_rows(rows) for name, rows in (learnt | unseen).items() if rows is not None}
-    train_splits = len(splits.keys() & learnt.keys())
+    found = {name: undecoded_rows(rows) for name, rows in splits.items() if rows is not None}
+    train_splits = len(found.keys() & {"train", "replay"})
     frames, positions = getattr(model.base_model, "frame_count", None), decoder_positions(model)
     grows = alphabet != "fail"
     # New characters of old lines stop no run, and those of a test do not grow the alphabet.
     alphabet_splits = {"train", "validation", "replay" if grows else "test"}
-    inspection = inspect_lines(splits, processor, frames, grows, positions, max_width, train_splits, alphabet_splits)
+    inspection = inspect_lines(found, processor, frames, grows, positions, max_width, train_splits, alphabet_splits)
     print("\n".join(inspection_lines(inspection)), flush=True)
     if inspection.errors:
         raise SystemExit("The errors above would make training wrong. Mend them and start again.")

@@ -13,9 +13,8 @@ from .modeling_outputs import Recognition
 # Logits held at once, 4 bytes each, and a few times that while they are searched. With an alphabet of thousands, a
 # batch of long lines is read in parts; with one of a hundred, never.
 MOST_LOGITS = 1 << 26
-# P(text | image) from which on no second reader is asked, chosen on held-back lines and words: there a decoder that was
-# asked all the same changed none of these texts, which are most of those on receipts. scripts/benchmark_decoding.py
-# counts them.
+# P(text | image) from which on no second reader is asked, chosen on validation lines. scripts/benchmark_decoding.py
+# counts these texts, and those of them that a decoder asked all the same would change.
 CERTAIN = 0.9
 
 
