@@ -18,6 +18,7 @@ from .image_loading import load_image
 from .mgp_str_reading import MGP_STR, MgpStrTokenizers, check_heads
 from .processing_text_recognition import TextRecognitionProcessor
 from .reading import Character, Reading, iterate_readings, words_of
+from .reading_threads import reading_threads
 from .stock_reading import stock_readings
 
 # Images read at once when the caller names no number. A model that only generates reads one at a time, as the
@@ -64,7 +65,7 @@ class TextRecognitionPipeline(Pipeline):
             `[{"generated_text": None, "error": str}]` in its place, and the others are read.
 
     On a CPU a recognizer is read through a prepared copy: in bfloat16 where the CPU computes in it and no `dtype` was
-    given, else in float32. `model` itself stays as it was passed.
+    given, else in float32; several batches at once, which share torch's threads. `model` itself stays as it was passed.
 
     Raises:
         ValueError: a model that cannot read, missing parts, unknown values of the arguments above; a `prompt` for
@@ -231,11 +232,15 @@ class TextRecognitionPipeline(Pipeline):
         num_workers = (self._num_workers or 0) if num_workers is None else num_workers
 
         def results(sources: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
-            with ThreadPoolExecutor(num_workers) if num_workers else nullcontext() as executor:
+            with (
+                ThreadPoolExecutor(num_workers) if num_workers else nullcontext() as executor,
+                reading_threads(self.device) as readers,
+            ):
                 for readings in self._forward(
                     sources,
                     batch_size=batch_size,
                     executor=executor,
+                    readers=readers,
                     preprocess_params=preprocess_params,
                     postprocess_params=postprocess_params,
                     **forward_params,
@@ -266,6 +271,7 @@ class TextRecognitionPipeline(Pipeline):
         sources: Iterable[Any],
         batch_size: int,
         executor: Any,
+        readers: Any,
         preprocess_params: dict[str, Any],
         postprocess_params: dict[str, Any],
         **generate_kwargs: Any,
@@ -304,6 +310,7 @@ class TextRecognitionPipeline(Pipeline):
             on_error=on_error,
             executor=executor,
             score_as=score_as,
+            readers=readers,
             **generate_kwargs,
         ):
             characters = None if reading.characters is None else reading.characters[:longest]

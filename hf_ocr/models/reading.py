@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
-from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from PIL import Image
 from .confidence import ScoreAs, aggregate, check_score_as
 from .image_loading import load_image
 from .line_preparation import DOUBTFUL, STRETCHES, bucket_width, stretch_line, text_part, turned
+from .reading_threads import side_by_side
 
 Box = tuple[float, float, float, float]
 
@@ -72,7 +72,9 @@ class _Candidate(NamedTuple):
     quality: float  # the probability a character at temperature 1
 
 
-_quality = attrgetter("quality")
+def _best(candidates: list[_Candidate]) -> _Candidate:
+    """Of like ones the least turned, then the first, whichever batch was read first."""
+    return max(candidates, key=lambda item: (item.quality, -item.line.degrees if item.line else 0))
 
 
 def read_images(
@@ -86,13 +88,14 @@ def read_images(
     on_error: Literal["raise", "skip"] = "raise",
     executor: Executor | None = None,
     score_as: ScoreAs = "product",
+    readers: Executor | None = None,
     **recognize_kwargs: Any,
 ) -> list[Reading]:
     """Read images of text lines or words; arguments as for `iterate_readings`. The order is kept."""
     return list(
         iterate_readings(
             model, processor, images, batch_size, num_beams, with_characters, load, on_error, executor,
-            score_as, **recognize_kwargs,
+            score_as, readers, **recognize_kwargs,
         )
     )  # fmt: skip
 
@@ -108,6 +111,7 @@ def iterate_readings(
     on_error: Literal["raise", "skip"] = "raise",
     executor: Executor | None = None,
     score_as: ScoreAs = "product",
+    readers: Executor | None = None,
     **recognize_kwargs: Any,
 ) -> Iterator[Reading]:
     """Read images of text lines or words, lazily and in order.
@@ -130,6 +134,7 @@ def iterate_readings(
         executor: loads and prepares images; in the calling thread when None.
         score_as: the score of a reading from those of its characters, see `aggregate` in `confidence`; all but
             "product" take as long as characters.
+        readers: reads several batches at once, see `reading_threads`; one after the other when None.
         recognize_kwargs: further arguments of `model.recognize`.
 
     Raises:
@@ -153,32 +158,40 @@ def iterate_readings(
                 raise
             return Reading("", 0.0, [] if with_characters else None, error=str(error) or type(error).__name__)
 
+    def recognize(batch: list[_Line]) -> list[_Candidate]:
+        return list(_recognize(model, processor, batch, with_characters, score_as, recognize_kwargs))
+
     remaining = iter(images)
     window = batch_size * BATCHES_PER_WINDOW if batch_size > 1 else 1
     while sources := list(islice(remaining, window)):
-        prepared = list((map if executor is None else executor.map)(prepare, enumerate(sources)))
-        candidates: list[list[_Candidate]] = [
-            [_Candidate(None, item, 0.0)] if isinstance(item, Reading) else [] for item in prepared
-        ]
+        candidates: list[list[_Candidate]] = [[] for _ in sources]
 
         def read(lines: Iterable[_Line], candidates: list[list[_Candidate]] = candidates) -> None:
-            for batch in _batches(lines, batch_size):
-                for line, reading, quality in _recognize(
-                    model, processor, batch, with_characters, score_as, recognize_kwargs
-                ):
-                    candidates[line.place].append(_Candidate(line, reading, quality))
+            batches = _batches(lines, batch_size)
+            for found in map(recognize, batches) if readers is None else side_by_side(readers, recognize, batches):
+                for candidate in found:
+                    if candidate.line is not None:
+                        candidates[candidate.line.place].append(candidate)
 
-        read(line for item in prepared if not isinstance(item, Reading) for line in item)
+        def lines(sources: list[Any] = sources, candidates: list[list[_Candidate]] = candidates) -> Iterator[_Line]:
+            prepared = (map if executor is None else executor.map)(prepare, enumerate(sources))
+            for found, item in zip(candidates, prepared, strict=True):
+                if isinstance(item, Reading):
+                    found.append(_Candidate(None, item, 0.0))
+                else:
+                    yield from item
+
+        read(lines())
         if not one_width:
-            firsts = [max(found, key=_quality) for found in candidates]  # in the better turn
+            firsts = [_best(found).line for found in candidates]  # in the better turn
             for stretch in STRETCHES:
                 read(
-                    _stretched(first.line, stretch)
+                    _stretched(first, stretch)
                     for first, found in zip(firsts, candidates, strict=True)
-                    if first.line is not None and max(found, key=_quality).quality < DOUBTFUL
+                    if first is not None and _best(found).quality < DOUBTFUL
                 )
         for found in candidates:
-            yield max(found, key=_quality).reading
+            yield _best(found).reading
 
 
 def words_of(characters: list[Character], score_as: ScoreAs) -> Iterator[Character]:
@@ -214,12 +227,15 @@ def _stretched(line: _Line, stretch: float) -> _Line:
 
 
 def _batches(lines: Iterable[_Line], batch_size: int) -> Iterator[list[_Line]]:
+    """Batches of one bucket, full ones as soon as they are, then the rest."""
     buckets: dict[tuple[int, ...], list[_Line]] = defaultdict(list)
     for line in lines:
-        buckets[(bucket_width(line.width), *line.pixel_values.shape[:2])].append(line)
-    for _, bucket in sorted(buckets.items()):
-        for start in range(0, len(bucket), batch_size):
-            yield bucket[start : start + batch_size]
+        which = (bucket_width(line.width), *line.pixel_values.shape[:2])
+        buckets[which].append(line)
+        if len(buckets[which]) == batch_size:
+            yield buckets.pop(which)
+    for _, bucket in sorted(buckets.items(), reverse=True):  # the longest work first
+        yield bucket
 
 
 def _recognize(
@@ -229,7 +245,7 @@ def _recognize(
     with_characters: bool,
     score_as: ScoreAs,
     recognize_kwargs: dict[str, Any],
-) -> Iterator[tuple[_Line, Reading, float]]:
+) -> Iterator[_Candidate]:
     channels, height = batch[0].pixel_values.shape[:2]
     pixel_values = torch.zeros(len(batch), channels, height, bucket_width(batch[0].width))
     for row, line in zip(pixel_values, batch, strict=True):
@@ -248,7 +264,7 @@ def _recognize(
         if score_as != "product" and length:
             score = aggregate(recognition.character_scores[row, :length].tolist(), score_as)
         characters = _characters(processor, recognition, row, length, line) if with_characters else None
-        yield line, Reading(text, score, characters), raw ** (1 / max(len(text), 1))
+        yield _Candidate(line, Reading(text, score, characters), raw ** (1 / max(len(text), 1)))
 
 
 def _characters(processor: Any, recognition: Any, row: int, length: int, line: _Line) -> list[Character]:
