@@ -6,7 +6,8 @@
 With `--model_type attention_ocr --init_from CRNN` another family learns from the same lines and begins with the
 encoder of a CRNN; `vision_text` begins with its convolutions. With `--teacher CHECKPOINT` each of these families learns
 from any of them: it tells the case of lines that are annotated in capitals, and its logits are learnt beside the
-labels.
+labels. What a model to go on from misreads and the teacher reads as labelled is drawn more often. With
+`--distillation_weight 0` the teacher may see other frames, as PP-OCR does (`hf-ocr convert rapidocr`, finetune.py).
 
 Hours, hardware, versions and results of the run behind the shipped weights: model_cards/crnn-small-latin.json, written
 by scripts/publish_latin.py. The lines it was measured on are never read here.
@@ -50,6 +51,7 @@ from hf_ocr.data.synthetic_lines import SyntheticLines
 from hf_ocr.distillation import Teacher
 from hf_ocr.encoder_decoder import load_recognizer
 from hf_ocr.evaluation import Report
+from hf_ocr.metrics import line_matches
 from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_attention_ocr import AttentionOcrForTextRecognition
@@ -58,7 +60,7 @@ from hf_ocr.models.modeling_vision_text import VisionTextForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import read_images
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
-from hf_ocr.text import LATIN_ALPHABET
+from hf_ocr.text import LATIN_ALPHABET, lower_alphanumerics
 from hf_ocr.training import TrainingConfig, evaluate_in_all_processes, train
 
 SMALL_MODELS = {
@@ -79,6 +81,9 @@ class Mix(NamedTuple):
 EARLY = Mix(0.19, 0.19, {"scene": 0.5, "receipt": 0.28, "document": 0.13, "screen": 0.09})
 LATE = Mix(0.2, 0.35, {"scene": 0.4, "receipt": 0.2, "document": 0.22, "screen": 0.18})
 WORDS = Mix(0.18, 0.28, {"scene": 0.58, "receipt": 0.14, "document": 0.2, "screen": 0.08})
+HARD = 0.25  # share of hard cases among the receipt lines, and among the words, where a teacher tells them
+
+Reader = tuple[Any, TextRecognitionProcessor]
 
 
 def is_held_back(source: str) -> bool:
@@ -139,6 +144,20 @@ def with_case(rows: Dataset, reader: Any, processor: TextRecognitionProcessor) -
     return rows.select([index for index, good in enumerate(agree) if good])
 
 
+def misread(rows: Dataset, reader: Reader) -> list[int]:
+    """Places of the rows whose letters and digits are read otherwise."""
+    read = [reading.text for reading in read_images(*reader, rows["image"])]
+    right, _ = line_matches(read, rows["text"][:], lower_alphanumerics)
+    return [index for index, same in enumerate(right) if not same]
+
+
+def hard_cases(rows: Dataset, learner: Reader, teacher: Reader) -> Dataset:
+    """What the learner misreads and the teacher reads as labelled: such labels are right, and the lines can be read."""
+    hard = rows.select(misread(rows, learner))
+    wrong = set(misread(hard, teacher))
+    return hard.select([index for index in range(len(hard)) if index not in wrong])
+
+
 def not_upright(row: dict) -> bool:
     width, height = row["image"].size
     return height > 1.5 * width and len(row["text"]) > 2
@@ -164,14 +183,15 @@ def training_chunks(
     data: Path,
     processor: TextRecognitionProcessor,
     fresh: bool,
-    case_reader: tuple[Any, TextRecognitionProcessor] | None,
+    case_reader: Reader | None,
+    learner: Reader | None,
     switch: int,
     seed: int,
 ) -> ChunkSequence:
     """From fresh weights EARLY, then LATE from step `switch` on; to go on from others, WORDS in place of EARLY.
 
     The case reader, a model and its processor, tells the case of the lines annotated in capitals; without one they are
-    left out.
+    left out. Where the learner is what training goes on from and the case reader a teacher, hard cases are replayed.
     """
     real = real_lines(data, held_back=False)
     receipts, words = [real["sroie_cased"]], [real["iiit5k"], real["icdar2015_words"]]
@@ -181,16 +201,24 @@ def training_chunks(
     receipt_lines = concatenate_datasets(receipts)
     upright_words = concatenate_datasets(words).filter(lambda row: not not_upright(row))
     print(f"{len(receipt_lines):,} receipt lines, {len(upright_words):,} words")
+    hard_lines, hard_words = [], []
+    if learner is not None and case_reader is not None:
+        hard_lines, hard_words = (hard_cases(rows, learner, case_reader) for rows in (receipt_lines, upright_words))
+        print(f"{len(hard_lines):,} of these lines and {len(hard_words):,} of these words are hard")
     faces, _ = split_families(find_fonts(), held_out=0.15, seed=0)
     vocabulary = load_words()
 
     def mixed(mix: Mix, short_chunks: int = 0) -> LineChunks:
         synthetic = SyntheticLines(faces, vocabulary, seed=seed, styles=mix.styles)
-        sources = [
-            Source(synthetic, 1 - mix.receipts - mix.words),
-            Source(receipt_lines, mix.receipts, partial(augment, kind="line")),
-            Source(upright_words, mix.words, partial(augment, kind="word")),
-        ]
+        sources = [Source(synthetic, 1 - mix.receipts - mix.words)]
+        for kind, share, rows, hard in (
+            ("line", mix.receipts, receipt_lines, hard_lines),
+            ("word", mix.words, upright_words, hard_words),
+        ):
+            replayed = HARD * share if len(hard) else 0.0
+            sources.append(Source(rows, share - replayed, partial(augment, kind=kind)))
+            if replayed:
+                sources.append(Source(hard, replayed, partial(augment, kind=kind)))
         return LineChunks(sources, processor, max_width=1024, short_chunks=short_chunks, seed=seed)
 
     first = mixed(EARLY, short_chunks=32) if fresh else mixed(WORDS)
@@ -251,7 +279,10 @@ def main() -> None:
     switch = round(arguments.late_from * arguments.max_steps)
     # Behind the convolutions of a CRNN all of vision_text is new, and CTC finds its way from short lines.
     anew = reader is None or (arguments.model_type == "vision_text" and not isinstance(reader, type(model)))
-    chunks = training_chunks(arguments.data, processor, anew, case_reader, switch, arguments.seed)
+    learner = None
+    if arguments.teacher is not None and isinstance(reader, SMALL_MODELS[arguments.model_type]):
+        learner = reader.reading_copy(torch.bfloat16), processor
+    chunks = training_chunks(arguments.data, processor, anew, case_reader, learner, switch, arguments.seed)
     validation = validation_sets(arguments.data)
 
     def validate(average: Any) -> dict[str, Report]:
@@ -277,6 +308,7 @@ def main() -> None:
         "teacher": arguments.teacher.name if arguments.teacher else None,
         "first_mix": (EARLY if anew else WORDS)._asdict(),
         "late_mix": LATE._asdict(),
+        "hard_cases": HARD if learner is not None else None,
         "late_from": round(arguments.late_from, 4),
         "lines_per_batch": chunks.first.lines_per_chunk // chunks.batches_per_chunk,
         "image_height_px": model.config.image_height,
