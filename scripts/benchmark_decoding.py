@@ -14,8 +14,9 @@ same steps. What CTC says is then never right or certain: "ahead" is the one loo
 model of this family and lines, a parquet file with a column `image` (bytes, path), ours reads them, and stops where it
 does; `generate`, untrained, takes as many steps as the longest text of a batch that ours has read and its end. Lines of
 like width are then together in the batches of both, as ours puts them, which transformers does not: "in order" is what
-`generate` does with batches in the order of the file. Counted: the texts of which CTC is certain, and how many of them
-the decoder would have changed.
+`generate` does with batches in the order of the file. "side by side" is ours with several of the same
+batches at once, which share the threads, as in the pipeline. Counted: the texts of which CTC is certain, and how many
+of them the decoder would have changed.
 """
 
 import argparse
@@ -47,6 +48,7 @@ from hf_ocr import LATIN_ALPHABET, VisionTextConfig, VisionTextForTextRecognitio
 from hf_ocr.models.beam_search import beam_search
 from hf_ocr.models.ctc import greedy_search
 from hf_ocr.models.ctc_reading import CERTAIN
+from hf_ocr.models.reading_threads import ReadingThreads
 from hf_ocr.models.vision_text_search import DecoderSteps, search_texts
 from hf_ocr.record import hardware, versions
 
@@ -165,6 +167,20 @@ def best_seconds(calls: dict[str, Callable[[Batch], object]], batches: list[Batc
     return found
 
 
+def best_seconds_side_by_side(
+    calls: dict[str, Callable[[Batch], object]], batches: list[Batch], rounds: int
+) -> dict[str, float]:
+    """Of each call, the best of the rounds over all batches, several at once."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    with ReadingThreads(torch.device("cpu")) as readers:
+        for _ in range(rounds + 1):
+            for name, call in calls.items():
+                start = time.perf_counter()
+                list(readers.map(torch.inference_mode()(call), reversed(batches)))  # the longest first
+                seconds[name].append(time.perf_counter() - start)
+    return {name: min(taken[1:]) for name, taken in seconds.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder of a trained model; with --data")
@@ -218,6 +234,12 @@ def main() -> None:
             shown = [f"{rates[way]:9.1f} ({rates[way] / rates['generate']:5.2f}x)" for way in ways[1:]]
             print(f"{name:6} {what:17} {rates['generate']:9.1f} {' '.join(shown)}", flush=True)
     if arguments.model:
+        together = best_seconds_side_by_side(
+            {way: calls[way] for way in ("doubtful", "encoder")}, batches, arguments.rounds
+        )
+        for what, less in (("whole, images/s", 0.0), ("decoder alone", together["encoder"])):
+            rows.append({"set": name, "what": what, "side by side": round(count / (together["doubtful"] - less), 1)})
+            print(rows[-1])
         [(name, batches)] = line_batches(*given, in_order=True).items()
         with torch.inference_mode():
             seconds = best_seconds({"generate": calls["generate"]}, batches, arguments.rounds)

@@ -81,7 +81,9 @@ class Mix(NamedTuple):
 EARLY = Mix(0.19, 0.19, {"scene": 0.5, "receipt": 0.28, "document": 0.13, "screen": 0.09})
 LATE = Mix(0.2, 0.35, {"scene": 0.4, "receipt": 0.2, "document": 0.22, "screen": 0.18})
 WORDS = Mix(0.18, 0.28, {"scene": 0.58, "receipt": 0.14, "document": 0.2, "screen": 0.08})
-HARD = 0.25  # share of hard cases among the receipt lines, and among the words, where a teacher tells them
+# Of the receipt lines drawn, and of the words, at most this share are hard cases, each at most so many times as often
+# as another line.
+HARD, HARD_TIMES = 0.25, 8
 
 Reader = tuple[Any, TextRecognitionProcessor]
 
@@ -145,17 +147,23 @@ def with_case(rows: Dataset, reader: Any, processor: TextRecognitionProcessor) -
 
 
 def misread(rows: Dataset, reader: Reader) -> list[int]:
-    """Places of the rows whose letters and digits are read otherwise."""
-    read = [reading.text for reading in read_images(*reader, rows["image"])]
+    """Places of the rows whose letters and digits are read otherwise, or not at all."""
+    read = [reading.text for reading in read_images(*reader, rows["image"], on_error="skip")]
     right, _ = line_matches(read, rows["text"][:], lower_alphanumerics)
     return [index for index, same in enumerate(right) if not same]
 
 
-def hard_cases(rows: Dataset, learner: Reader, teacher: Reader) -> Dataset:
-    """What the learner misreads and the teacher reads as labelled: such labels are right, and the lines can be read."""
-    hard = rows.select(misread(rows, learner))
-    wrong = set(misread(hard, teacher))
-    return hard.select([index for index in range(len(hard)) if index not in wrong])
+def hard_cases(rows: Dataset, learner: Reader, teacher: Reader, chosen: Path) -> Dataset:
+    """What the learner misreads and the teacher reads as labelled: such labels are right, and the lines can be read.
+
+    The places are kept in the file `chosen`: a run that goes on has the same ones, wherever it does.
+    """
+    if not chosen.exists():
+        places = misread(rows, learner)
+        wrong = set(misread(rows.select(places), teacher))
+        places = [place for index, place in enumerate(places) if index not in wrong]
+        chosen.write_text(json.dumps(places), encoding="utf-8")
+    return rows.select(json.loads(chosen.read_text(encoding="utf-8")))
 
 
 def not_upright(row: dict) -> bool:
@@ -181,6 +189,7 @@ def new_model(model_type: str, image_height: int, reader: Any) -> Any:
 
 def training_chunks(
     data: Path,
+    output: Path,
     processor: TextRecognitionProcessor,
     fresh: bool,
     case_reader: Reader | None,
@@ -203,7 +212,8 @@ def training_chunks(
     print(f"{len(receipt_lines):,} receipt lines, {len(upright_words):,} words")
     hard_lines, hard_words = [], []
     if learner is not None and case_reader is not None:
-        hard_lines, hard_words = (hard_cases(rows, learner, case_reader) for rows in (receipt_lines, upright_words))
+        hard_lines = hard_cases(receipt_lines, learner, case_reader, output / "hard-lines.json")
+        hard_words = hard_cases(upright_words, learner, case_reader, output / "hard-words.json")
         print(f"{len(hard_lines):,} of these lines and {len(hard_words):,} of these words are hard")
     faces, _ = split_families(find_fonts(), held_out=0.15, seed=0)
     vocabulary = load_words()
@@ -215,7 +225,7 @@ def training_chunks(
             ("line", mix.receipts, receipt_lines, hard_lines),
             ("word", mix.words, upright_words, hard_words),
         ):
-            replayed = HARD * share if len(hard) else 0.0
+            replayed = min(HARD, HARD_TIMES * len(hard) / len(rows)) * share
             sources.append(Source(rows, share - replayed, partial(augment, kind=kind)))
             if replayed:
                 sources.append(Source(hard, replayed, partial(augment, kind=kind)))
@@ -282,7 +292,9 @@ def main() -> None:
     learner = None
     if arguments.teacher is not None and isinstance(reader, SMALL_MODELS[arguments.model_type]):
         learner = reader.reading_copy(torch.bfloat16), processor
-    chunks = training_chunks(arguments.data, processor, anew, case_reader, learner, switch, arguments.seed)
+    output = arguments.output_dir
+    output.mkdir(parents=True, exist_ok=True)
+    chunks = training_chunks(arguments.data, output, processor, anew, case_reader, learner, switch, arguments.seed)
     validation = validation_sets(arguments.data)
 
     def validate(average: Any) -> dict[str, Report]:
@@ -301,14 +313,13 @@ def main() -> None:
         dataloader_num_workers=arguments.num_workers,
         seed=arguments.seed,
     )
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
     mixture = {
         "model_type": arguments.model_type,
         "init_from": arguments.init_from.name if arguments.init_from else None,
         "teacher": arguments.teacher.name if arguments.teacher else None,
         "first_mix": (EARLY if anew else WORDS)._asdict(),
         "late_mix": LATE._asdict(),
-        "hard_cases": HARD if learner is not None else None,
+        "hard_cases": (HARD, HARD_TIMES) if learner is not None else None,
         "late_from": round(arguments.late_from, 4),
         "lines_per_batch": chunks.first.lines_per_chunk // chunks.batches_per_chunk,
         "image_height_px": model.config.image_height,

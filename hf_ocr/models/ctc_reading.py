@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from .ctc import CtcDecoding, check_sequences, greedy_search, lexicon_search, prefix_beam_search
 from .modeling_outputs import Recognition
 
-# Logits held at once, 4 bytes each, and a few times that while they are searched. With an alphabet of thousands, a
-# batch of long lines is read in parts; with one of a hundred, never.
-MOST_LOGITS = 1 << 26
+# Logits held at once by a reader, 4 bytes each, and a few times that while they are searched. With an alphabet of
+# thousands, a batch of long lines is read in parts; with one of a hundred, never.
+MOST_LOGITS = 1 << 24
 # P(text | image) from which on no second reader is asked, chosen on validation lines. scripts/benchmark_decoding.py
 # counts these texts, and those of them that a decoder asked all the same would change.
 CERTAIN = 0.9

@@ -18,7 +18,7 @@ from .image_loading import load_image
 from .mgp_str_reading import MGP_STR, MgpStrTokenizers, check_heads
 from .processing_text_recognition import TextRecognitionProcessor
 from .reading import Character, Reading, iterate_readings, words_of
-from .reading_threads import reading_threads
+from .reading_threads import ReadingThreads
 from .stock_reading import stock_readings
 
 # Images read at once when the caller names no number. A model that only generates reads one at a time, as the
@@ -65,7 +65,8 @@ class TextRecognitionPipeline(Pipeline):
             `[{"generated_text": None, "error": str}]` in its place, and the others are read.
 
     On a CPU a recognizer is read through a prepared copy: in bfloat16 where the CPU computes in it and no `dtype` was
-    given, else in float32; several batches at once, which share torch's threads. `model` itself stays as it was passed.
+    given, else in float32. `model` itself stays as it was passed. Of several images up to four batches are read at
+    once, which share torch's threads (`torch.set_num_threads(1)`: one after the other, in less memory).
 
     Raises:
         ValueError: a model that cannot read, missing parts, unknown values of the arguments above; a `prompt` for
@@ -234,7 +235,7 @@ class TextRecognitionPipeline(Pipeline):
         def results(sources: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
             with (
                 ThreadPoolExecutor(num_workers) if num_workers else nullcontext() as executor,
-                reading_threads(self.device) as readers,
+                ReadingThreads(self.device) as readers,
             ):
                 for readings in self._forward(
                     sources,

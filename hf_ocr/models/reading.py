@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple
@@ -11,9 +12,10 @@ import torch
 from PIL import Image
 
 from .confidence import ScoreAs, aggregate, check_score_as
+from .ctc_reading import eval_mode
 from .image_loading import load_image
 from .line_preparation import DOUBTFUL, STRETCHES, bucket_width, stretch_line, text_part, turned
-from .reading_threads import side_by_side
+from .reading_threads import ReadingThreads
 
 Box = tuple[float, float, float, float]
 
@@ -73,7 +75,7 @@ class _Candidate(NamedTuple):
 
 
 def _best(candidates: list[_Candidate]) -> _Candidate:
-    """Of like ones the least turned, then the first, whichever batch was read first."""
+    """Of like ones the upright one."""
     return max(candidates, key=lambda item: (item.quality, -item.line.degrees if item.line else 0))
 
 
@@ -88,7 +90,7 @@ def read_images(
     on_error: Literal["raise", "skip"] = "raise",
     executor: Executor | None = None,
     score_as: ScoreAs = "product",
-    readers: Executor | None = None,
+    readers: ReadingThreads | None = None,
     **recognize_kwargs: Any,
 ) -> list[Reading]:
     """Read images of text lines or words; arguments as for `iterate_readings`. The order is kept."""
@@ -111,7 +113,7 @@ def iterate_readings(
     on_error: Literal["raise", "skip"] = "raise",
     executor: Executor | None = None,
     score_as: ScoreAs = "product",
-    readers: Executor | None = None,
+    readers: ReadingThreads | None = None,
     **recognize_kwargs: Any,
 ) -> Iterator[Reading]:
     """Read images of text lines or words, lazily and in order.
@@ -126,7 +128,7 @@ def iterate_readings(
         processor: turns an image into `pixel_values` and `widths`, and ids into text (`batch_decode`).
         images: anything `load` takes. `BATCHES_PER_WINDOW * batch_size` are taken at a time (with a batch size of 1:
             one).
-        batch_size: images read at once.
+        batch_size: images read at once, by each of the readers.
         num_beams: 1 for the model's fastest search.
         with_characters: also give a score and a box for each character.
         load: makes an upright PIL image of each element of `images`; boxes are in px of that.
@@ -134,7 +136,7 @@ def iterate_readings(
         executor: loads and prepares images; in the calling thread when None.
         score_as: the score of a reading from those of its characters, see `aggregate` in `confidence`; all but
             "product" take as long as characters.
-        readers: reads several batches at once, see `reading_threads`; one after the other when None.
+        readers: on a CPU, read as many batches of several images at once; one after the other when None.
         recognize_kwargs: further arguments of `model.recognize`.
 
     Raises:
@@ -168,10 +170,13 @@ def iterate_readings(
 
         def read(lines: Iterable[_Line], candidates: list[list[_Candidate]] = candidates) -> None:
             batches = _batches(lines, batch_size)
-            for found in map(recognize, batches) if readers is None else side_by_side(readers, recognize, batches):
-                for candidate in found:
-                    if candidate.line is not None:
-                        candidates[candidate.line.place].append(candidate)
+            side_by_side = readers is not None and len(candidates) > 1  # one image has all of torch's threads
+            # Held here for all of them: the first reader that is done would put the others back into training.
+            with eval_mode(model) if side_by_side and isinstance(model, torch.nn.Module) else nullcontext():
+                for found in readers.map(recognize, batches) if readers and side_by_side else map(recognize, batches):
+                    for candidate in found:
+                        if candidate.line is not None:
+                            candidates[candidate.line.place].append(candidate)
 
         def lines(sources: list[Any] = sources, candidates: list[list[_Candidate]] = candidates) -> Iterator[_Line]:
             prepared = (map if executor is None else executor.map)(prepare, enumerate(sources))
