@@ -44,30 +44,29 @@ class ReadingThreads:
         """
         remaining = iter(batches)
         first = list(islice(remaining, 2))
-        if len(first) < 2 or not self._start():
+        executor = self._started() if len(first) == 2 else None
+        if executor is None:
             yield from map(read, chain(first, remaining))
             return
-        assert self._executor is not None
         futures: list[Future[Result]] = []
         try:
             for batch in chain(first, remaining):
-                futures.append(self._executor.submit(read, batch))
+                futures.append(executor.submit(read, batch))
             for future in futures:
                 yield future.result()
         finally:
             for future in futures:
                 future.cancel()
 
-    def _start(self) -> bool:
-        """Whether there are readers."""
+    def _started(self) -> ThreadPoolExecutor | None:
         threads = torch.get_num_threads()
         count = min(threads, MOST_READERS)
         if torch.is_autocast_enabled("cpu"):
-            return False
+            return None
         if self._executor is None and self._device.type == "cpu" and count > 1:
             if "parallel backend: OpenMP" in torch.__config__.parallel_info():
                 self._executor = _readers([threads // count + (index < threads % count) for index in range(count)])
-        return self._executor is not None
+        return self._executor
 
 
 def _readers(shares: list[int]) -> ThreadPoolExecutor | None:
