@@ -6,8 +6,9 @@
 With `--model_type attention_ocr --init_from CRNN` another family learns from the same lines and begins with the
 encoder of a CRNN; `vision_text` begins with its convolutions. With `--teacher CHECKPOINT` each of these families learns
 from any of them: it tells the case of lines that are annotated in capitals, and its logits are learnt beside the
-labels. What a model to go on from misreads and the teacher reads as labelled is drawn more often. With
-`--distillation_weight 0` the teacher may see other frames, as PP-OCR does (`hf-ocr convert rapidocr`, finetune.py).
+labels. What a model to go on from misreads and the teacher, or the `--judge`, reads as labelled is drawn more often; a
+judge may see other frames, as PP-OCR does (`hf-ocr convert rapidocr`, finetune.py). With `--low_rank` the kernels of
+the CRNN to go on from are first put in two, for speed.
 
 Hours, hardware, versions and results of the run behind the shipped weights: model_cards/crnn-small-latin.json, written
 by scripts/publish_latin.py. The lines it was measured on are never read here.
@@ -51,12 +52,14 @@ from hf_ocr.data.synthetic_lines import SyntheticLines
 from hf_ocr.distillation import Teacher
 from hf_ocr.encoder_decoder import load_recognizer
 from hf_ocr.evaluation import Report
+from hf_ocr.low_rank import with_low_rank_kernels
 from hf_ocr.metrics import line_matches
 from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_attention_ocr import AttentionOcrForTextRecognition
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.modeling_vision_text import VisionTextForTextRecognition
+from hf_ocr.models.pipeline_text_recognition import cpu_computes_bfloat16
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import read_images
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
@@ -81,6 +84,9 @@ class Mix(NamedTuple):
 EARLY = Mix(0.19, 0.19, {"scene": 0.5, "receipt": 0.28, "document": 0.13, "screen": 0.09})
 LATE = Mix(0.2, 0.35, {"scene": 0.4, "receipt": 0.2, "document": 0.22, "screen": 0.18})
 WORDS = Mix(0.18, 0.28, {"scene": 0.58, "receipt": 0.14, "document": 0.2, "screen": 0.08})
+# Channels between the two kernels of each layer, with --low_rank.
+RANKS = (None, 32, 48, 64, 80, 96, 128, 128)
+CALIBRATION = {"sroie_cased": 120, "iiit5k": 60, "icdar2015_words": 60}
 # Of the receipt lines drawn, and of the words, at most this share are hard cases, each at most so many times as often
 # as another line.
 HARD, HARD_TIMES = 0.25, 8
@@ -146,6 +152,11 @@ def with_case(rows: Dataset, reader: Any, processor: TextRecognitionProcessor) -
     return rows.select([index for index, good in enumerate(agree) if good])
 
 
+def load_reader(folder: Path, dtype: torch.dtype) -> Reader:
+    model, processor = load_recognizer(folder)
+    return model.reading_copy(dtype), processor
+
+
 def misread(rows: Dataset, reader: Reader) -> list[int]:
     """Places of the rows whose letters and digits are read otherwise, or not at all."""
     read = [reading.text for reading in read_images(*reader, rows["image"], on_error="skip")]
@@ -153,17 +164,27 @@ def misread(rows: Dataset, reader: Reader) -> list[int]:
     return [index for index, same in enumerate(right) if not same]
 
 
-def hard_cases(rows: Dataset, learner: Reader, teacher: Reader, chosen: Path) -> Dataset:
-    """What the learner misreads and the teacher reads as labelled: such labels are right, and the lines can be read.
+def hard_cases(rows: Dataset, learner: Reader, judge: Path, chosen: Path) -> Dataset:
+    """What the learner misreads and the judge reads as labelled: such labels are right, and the lines can be read.
 
     The places are kept in the file `chosen`: a run that goes on has the same ones, wherever it does.
     """
     if not chosen.exists():
         places = misread(rows, learner)
-        wrong = set(misread(rows.select(places), teacher))
+        wrong = set(misread(rows.select(places), load_reader(judge, learner[0].dtype)))
         places = [place for index, place in enumerate(places) if index not in wrong]
         chosen.write_text(json.dumps(places), encoding="utf-8")
     return rows.select(json.loads(chosen.read_text(encoding="utf-8")))
+
+
+def low_rank(reader: CrnnForTextRecognition, processor: TextRecognitionProcessor, data: Path) -> Any:
+    """With kernels in two that suit some of the training lines."""
+    real = real_lines(data, held_back=False)
+    lines = [real[name].shuffle(seed=0).select(range(count)) for name, count in CALIBRATION.items()]
+    images = (image for rows in lines for image in rows["image"])
+    return with_low_rank_kernels(
+        reader, RANKS, (processor(images=[i], return_tensors="pt")["pixel_values"] for i in images)
+    )
 
 
 def not_upright(row: dict) -> bool:
@@ -194,13 +215,14 @@ def training_chunks(
     fresh: bool,
     case_reader: Reader | None,
     learner: Reader | None,
+    judge: Path | None,
     switch: int,
     seed: int,
 ) -> ChunkSequence:
     """From fresh weights EARLY, then LATE from step `switch` on; to go on from others, WORDS in place of EARLY.
 
     The case reader, a model and its processor, tells the case of the lines annotated in capitals; without one they are
-    left out. Where the learner is what training goes on from and the case reader a teacher, hard cases are replayed.
+    left out. Where there is a judge, hard cases of the learner, from which training goes on, are replayed.
     """
     real = real_lines(data, held_back=False)
     receipts, words = [real["sroie_cased"]], [real["iiit5k"], real["icdar2015_words"]]
@@ -211,9 +233,9 @@ def training_chunks(
     upright_words = concatenate_datasets(words).filter(lambda row: not not_upright(row))
     print(f"{len(receipt_lines):,} receipt lines, {len(upright_words):,} words")
     hard_lines, hard_words = [], []
-    if learner is not None and case_reader is not None:
-        hard_lines = hard_cases(receipt_lines, learner, case_reader, output / "hard-lines.json")
-        hard_words = hard_cases(upright_words, learner, case_reader, output / "hard-words.json")
+    if learner is not None and judge is not None:
+        hard_lines = hard_cases(receipt_lines, learner, judge, output / "hard-lines.json")
+        hard_words = hard_cases(upright_words, learner, judge, output / "hard-words.json")
         print(f"{len(hard_lines):,} of these lines and {len(hard_words):,} of these words are hard")
     faces, _ = split_families(find_fonts(), held_out=0.15, seed=0)
     vocabulary = load_words()
@@ -257,11 +279,9 @@ def main() -> None:
     parser.add_argument("--late_from", type=float, default=4 / 7, help="share of the steps before the last mix")
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
     parser.add_argument("--init_from", type=Path, help="checkpoint folder to go on from, instead of fresh weights")
+    parser.add_argument("--low_rank", action="store_true", help="a crnn of --init_from with its kernels in two")
     parser.add_argument("--teacher", type=Path, help="checkpoint folder of one of these families, to learn from")
-    parser.add_argument(
-        "--distillation_weight", type=float, default=1.0,
-        help="of the teacher's logits; 0 for one that sees other frames, which then tells the case of capitals alone",
-    )  # fmt: skip
+    parser.add_argument("--judge", type=Path, help="checkpoint folder of any family; by default the teacher")
     parser.add_argument("--eval_steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_threads", type=int, default=1)
@@ -278,35 +298,40 @@ def main() -> None:
     model = new_model(arguments.model_type, arguments.image_height, reader)
     tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
     processor = TextRecognitionProcessor(TextLineImageProcessor(height=model.config.image_height), tokenizer)
+    if arguments.low_rank:
+        if model is not reader:
+            parser.error("--low_rank needs a crnn to go on from: give --model_type crnn and --init_from.")
+        model = low_rank(reader, processor, arguments.data)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} symbols")
-    case_reader, teacher = None, None
+    bfloat16 = torch.cuda.is_available() or cpu_computes_bfloat16()
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    teacher, case_reader = None, (reader.reading_copy(dtype), processor) if reader is not None else None
     if arguments.teacher is not None:
-        stronger, its_processor = load_recognizer(arguments.teacher)
-        case_reader = stronger.reading_copy(torch.bfloat16), its_processor
-        teacher = Teacher(*case_reader, processor) if arguments.distillation_weight else None
-    elif reader is not None:
-        case_reader = reader.reading_copy(torch.bfloat16), processor
+        case_reader = load_reader(arguments.teacher, dtype)
+        teacher = Teacher(*case_reader, processor)
     switch = round(arguments.late_from * arguments.max_steps)
     # Behind the convolutions of a CRNN all of vision_text is new, and CTC finds its way from short lines.
     anew = reader is None or (arguments.model_type == "vision_text" and not isinstance(reader, type(model)))
-    learner = None
-    if arguments.teacher is not None and isinstance(reader, SMALL_MODELS[arguments.model_type]):
-        learner = reader.reading_copy(torch.bfloat16), processor
+    learner, judge = None, arguments.judge or arguments.teacher
+    if isinstance(reader, SMALL_MODELS[arguments.model_type]):
+        learner = model.reading_copy(dtype), processor
     output = arguments.output_dir
     output.mkdir(parents=True, exist_ok=True)
-    chunks = training_chunks(arguments.data, output, processor, anew, case_reader, learner, switch, arguments.seed)
+    chunks = training_chunks(
+        arguments.data, output, processor, anew, case_reader, learner, judge, switch, arguments.seed
+    )
     validation = validation_sets(arguments.data)
 
     def validate(average: Any) -> dict[str, Report]:
-        copy = average.reading_copy(torch.bfloat16)
+        copy = average.reading_copy(dtype)
         return {name: evaluate_in_all_processes(copy, processor, rows) for name, rows in validation.items()}
 
     settings = TrainingConfig(
         output_dir=str(arguments.output_dir),
         max_steps=arguments.max_steps,
         learning_rate=arguments.learning_rate,
-        distillation_weight=arguments.distillation_weight,
-        mixed_precision="bf16",
+        distillation_weight=1.0,
+        mixed_precision="bf16" if bfloat16 else "no",
         eval_steps=arguments.eval_steps,
         save_steps=arguments.eval_steps,
         metric_for_best_model="cer_ignoring_case",  # the capitals of a label may be another's than the print's
@@ -316,10 +341,12 @@ def main() -> None:
     mixture = {
         "model_type": arguments.model_type,
         "init_from": arguments.init_from.name if arguments.init_from else None,
+        "conv_ranks": getattr(model.config, "conv_ranks", None),
         "teacher": arguments.teacher.name if arguments.teacher else None,
+        "judge": judge.name if judge else None,
         "first_mix": (EARLY if anew else WORDS)._asdict(),
         "late_mix": LATE._asdict(),
-        "hard_cases": (HARD, HARD_TIMES) if learner is not None else None,
+        "hard_cases": (HARD, HARD_TIMES) if learner and judge else None,
         "late_from": round(arguments.late_from, 4),
         "lines_per_batch": chunks.first.lines_per_chunk // chunks.batches_per_chunk,
         "image_height_px": model.config.image_height,

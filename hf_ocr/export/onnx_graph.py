@@ -34,7 +34,10 @@ def crnn_graph(model: CrnnForTextRecognition) -> Any:
     graph = _Graph()
     hidden, widths = "pixel_values", "widths"
     for layer in cast(Iterable[CrnnConvolution], model.crnn.convolutions):
-        hidden = graph.node("Relu", graph.convolution(graph.mask(hidden, widths), layer.convolution))
+        hidden = graph.mask(hidden, widths)
+        if isinstance(layer.vertical, nn.Conv2d):
+            hidden = graph.convolution(hidden, layer.vertical)
+        hidden = graph.node("Relu", graph.convolution(hidden, layer.convolution))
         widths = graph.output_length(widths, layer.convolution)
         if layer.pool is not None:  # behind a ReLU the zeros of the mask equal the pool's own padding
             hidden = graph.node("MaxPool", graph.mask(hidden, widths), **_window(layer.pool))

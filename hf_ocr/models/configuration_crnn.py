@@ -32,6 +32,9 @@ class CrnnConfig(TextRecognitionConfig):
         conv_kernels, conv_strides, conv_paddings: px of the layer's input.
         conv_batch_norm: whether batch norm follows (the convolution keeps its bias, as in the paper's count).
         conv_bias: whether the convolutions have a bias.
+        conv_ranks: channels between the two kernels of a layer, (height, 1) and (1, width), which take the place of its
+            one (Jaderberg, Vedaldi, Zisserman, arXiv:1405.3866, section 2.1, scheme 2); None for one kernel, or for
+            none in two anywhere.
         residual_blocks: residual blocks (two 3 x 3 convolutions around which the input is led) before the layer, with
             its channels; None for none anywhere.
         pool_kernels, pool_strides, pool_paddings: max pooling behind the layer; None for none.
@@ -60,6 +63,7 @@ class CrnnConfig(TextRecognitionConfig):
     conv_paddings: list[Any] | tuple[Any, ...] = ((1, 1), (1, 1), (1, 1), (1, 1), (1, 1), (1, 1), (0, 0))
     conv_batch_norm: list[bool] | tuple[bool, ...] = (False, False, False, False, True, True, False)
     conv_bias: bool = True
+    conv_ranks: list[int | None] | tuple[int | None, ...] | None = None
     residual_blocks: list[int] | tuple[int, ...] | None = None
     pool_kernels: list[Any] | tuple[Any, ...] = ((2, 2), (2, 2), None, (2, 2), None, (2, 2), None)
     pool_strides: list[Any] | tuple[Any, ...] = ((2, 2), (2, 2), None, (2, 1), None, (2, 1), None)
@@ -100,8 +104,9 @@ class CrnnConfig(TextRecognitionConfig):
         names = ("conv_channels", "conv_kernels", "conv_strides", "conv_paddings", "conv_batch_norm",
                  "pool_kernels", "pool_strides", "pool_paddings")  # fmt: skip
         lists = {list_name: getattr(self, list_name) for list_name in names}
-        if self.residual_blocks is not None:
-            lists["residual_blocks"] = self.residual_blocks
+        for optional in ("conv_ranks", "residual_blocks"):
+            if getattr(self, optional) is not None:
+                lists[optional] = getattr(self, optional)
         for list_name, entries in lists.items():
             check_list(f"{name}: {list_name}", entries, 1, 64)
         counts = {list_name: len(entries) for list_name, entries in lists.items()}
@@ -113,6 +118,8 @@ class CrnnConfig(TextRecognitionConfig):
             check_pair(f"{name}: conv_kernels[{i}]", self.conv_kernels[i], 1, 64)
             check_pair(f"{name}: conv_strides[{i}]", self.conv_strides[i], 1, 64)
             check_pair(f"{name}: conv_paddings[{i}]", self.conv_paddings[i], 0, 64)
+            if self.conv_ranks is not None and self.conv_ranks[i] is not None:
+                check_integer(f"{name}: conv_ranks[{i}]", self.conv_ranks[i], 1, 4096)
             if self.residual_blocks is not None:
                 check_integer(f"{name}: residual_blocks[{i}]", self.residual_blocks[i], 0, 64)
             if self.pool_kernels[i] is not None:
@@ -124,7 +131,13 @@ class CrnnConfig(TextRecognitionConfig):
     def _parameter_count(self) -> int:
         """Of the weights; the biases are few."""
         channels = [self.num_channels, *self.conv_channels]
-        trunk = sum(channels[i] * channels[i + 1] * prod(kernel) for i, kernel in enumerate(self.conv_kernels))
+        trunk = 0
+        for i, kernel in enumerate(self.conv_kernels):
+            rank = self.conv_ranks[i] if self.conv_ranks is not None else None
+            if rank is None:
+                trunk += channels[i] * channels[i + 1] * prod(kernel)
+            else:
+                trunk += rank * (channels[i] * kernel[0] + channels[i + 1] * kernel[1])
         trunk += sum(18 * count * channels[i + 1] ** 2 for i, count in enumerate(self.residual_blocks or ()))
         hidden = self.lstm_hidden_size
         recurrent = 8 * hidden * (channels[-1] + hidden)

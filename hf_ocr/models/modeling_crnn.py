@@ -14,19 +14,23 @@ from .modeling_text_recognition import TextRecognitionPreTrainedModel
 
 
 class CrnnConvolution(nn.Module):
-    """One layer of the trunk: convolution, batch norm or bias, ReLU, max pooling where the configuration has it."""
+    """One layer of the trunk: convolution, batch norm or bias, ReLU, max pooling where the configuration has it.
+
+    With a rank the kernel is two, one after the other: `vertical`, which sees one column, and `convolution`, one row.
+    """
 
     def __init__(self, config: CrnnConfig, index: int) -> None:
         super().__init__()
         channels = config.conv_channels[index]
         in_channels = channels if _residual_blocks(config, index) else _channels_before(config, index)
+        kernel, stride, padding = config.conv_kernels[index], config.conv_strides[index], config.conv_paddings[index]
+        rank = config.conv_ranks[index] if config.conv_ranks is not None else None
+        self.vertical: nn.Module = nn.Identity()
+        if rank is not None:
+            self.vertical = nn.Conv2d(in_channels, rank, (kernel[0], 1), (stride[0], 1), (padding[0], 0), bias=False)
+            in_channels, kernel, stride, padding = rank, (1, kernel[1]), (1, stride[1]), (0, padding[1])
         self.convolution = nn.Conv2d(
-            in_channels,
-            channels,
-            tuple(config.conv_kernels[index]),
-            tuple(config.conv_strides[index]),
-            tuple(config.conv_paddings[index]),
-            bias=config.conv_bias,
+            in_channels, channels, tuple(kernel), tuple(stride), tuple(padding), bias=config.conv_bias
         )
         self.norm = nn.BatchNorm2d(channels) if config.conv_batch_norm[index] else nn.Identity()
         self.pool = None
@@ -35,9 +39,16 @@ class CrnnConvolution(nn.Module):
                 tuple(config.pool_kernels[index]), tuple(config.pool_strides[index]), tuple(config.pool_paddings[index])
             )
 
+    def whole_kernel(self) -> torch.Tensor:
+        """(channels, input channels, height, width): of both kernels, where there are two."""
+        weight = self.convolution.weight
+        if isinstance(self.vertical, nn.Conv2d):
+            return torch.einsum("orw,rih->oihw", weight[:, :, 0], self.vertical.weight[..., 0])
+        return weight
+
     def forward(self, hidden: torch.Tensor, widths: torch.Tensor, least: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """(B, C, H, W), valid widths (B,), the least of them -> the same behind this layer; what is not valid is 0."""
-        hidden = self.norm(self.convolution(hidden))
+        hidden = self.norm(self.convolution(self.vertical(hidden)))
         widths, least = _output_length(widths, self.convolution), _output_length(least, self.convolution)
         hidden = masked_relu(hidden, widths, least)
         if self.pool is not None:

@@ -175,7 +175,10 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         """
         same = {name: getattr(crnn.config, name) for name in ("vocab_size", "image_height", "num_channels")}
         model = cls(VisionTextConfig.small(**same, **config_kwargs))
-        model.vision_text.convolutions.load_state_dict(crnn.crnn.convolutions.state_dict())
+        state = {name: part for name, part in crnn.crnn.convolutions.state_dict().items() if ".vertical." not in name}
+        for index, layer in enumerate(crnn.crnn.convolutions):
+            state[f"{index}.convolution.weight"] = layer.whole_kernel().detach()
+        model.vision_text.convolutions.load_state_dict(state)
         return model
 
     def vocabulary_layers(self) -> list[nn.Linear | nn.Embedding]:

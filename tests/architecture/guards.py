@@ -30,6 +30,7 @@ LAYERS = {
     "optimization": 2,
     "sharding": 2,
     "alphabet": 3,
+    "low_rank": 3,
     "distillation": 3,
     "batch_reading": 3,
     "attention_maps": 3,

@@ -38,10 +38,19 @@ def bare_crnn() -> CrnnForTextRecognition:
         return CrnnForTextRecognition(CrnnConfig(**settings)).eval()
 
 
+def low_rank_crnn() -> CrnnForTextRecognition:
+    """Kernels in two, as `with_low_rank_kernels` makes them."""
+    settings = {**tiny_model(CrnnForTextRecognition).config.to_dict(), "lstm_projection": True}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return CrnnForTextRecognition(CrnnConfig(**settings | {"conv_ranks": [None, *range(2, 9)]})).eval()
+
+
 MODELS = {
     "small": lambda: tiny_model(CrnnForTextRecognition),
     "bare": bare_crnn,
     "paper": paper_crnn,
+    "low rank": low_rank_crnn,
     "pp_ocr": lambda: tiny_model(PpOcrForTextRecognition),
 }
 

@@ -36,6 +36,17 @@ def test_paper_configuration_has_the_papers_output_length(width, frames):
     assert model.frame_count(torch.tensor([width])).tolist() == [frames]
 
 
+def test_kernels_in_two_are_the_whole_kernel_of_a_layer():
+    model, whole = tiny(conv_ranks=[None, *range(2, 9)]), tiny()
+    layer = model.crnn.convolutions[4]  # which strides
+    hidden, widths = torch.randn(2, 4, 8, 20), torch.tensor([20, 20])
+    expected = nn.functional.conv2d(hidden, layer.whole_kernel(), layer.convolution.bias, stride=(2, 1), padding=(1, 1))
+    answers, _, _ = layer(hidden, widths, 20)
+    torch.testing.assert_close(answers, layer.norm(expected).relu(), atol=1e-5, rtol=0)
+    saved = [sum(p.numel() for p in network.parameters()) for network in (whole, model)]
+    assert whole.config._parameter_count() - model.config._parameter_count() == saved[0] - saved[1]
+
+
 @pytest.mark.parametrize("height", [32, 40, 48])
 def test_small_configuration_is_small_with_horizontal_stride_4(height):
     model = CrnnForTextRecognition(CrnnConfig.small(vocab_size=341, image_height=height))
@@ -44,11 +55,18 @@ def test_small_configuration_is_small_with_horizontal_stride_4(height):
     assert logits.shape == (1, 80, 341)
 
 
-@pytest.mark.parametrize("config", [CrnnConfig(vocab_size=7, lstm_hidden_size=8), None], ids=["vgg", "small"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        CrnnForTextRecognition(CrnnConfig(vocab_size=7, lstm_hidden_size=8)).eval(),
+        tiny(),
+        tiny(conv_ranks=[None, *range(2, 9)], lstm_projection=True),
+    ],
+    ids=["vgg", "small", "low rank"],
+)
 @pytest.mark.parametrize("padding", [1, 3, 4, 37])
-def test_padding_changes_no_logit(config, padding):
+def test_padding_changes_no_logit(model, padding):
     torch.manual_seed(1)
-    model = tiny() if config is None else CrnnForTextRecognition(config).eval()
     image = torch.randn(1, 1, 32, 70)
     alone = model(image)
     padded = torch.cat([image, torch.randn(1, 1, 32, padding)], dim=-1)
@@ -193,6 +211,8 @@ def test_recognize_gives_spans_inside_the_image_and_keeps_the_mode():
         ({"dropout": float("nan")}, "dropout is nan"),
         ({"conv_strides": [[-1, 1]] * 7}, r"conv_strides\[0\] is -1"),
         ({"conv_kernels": [3] * 7}, r"conv_kernels\[0\] is 3, expected a list of 2"),
+        ({"conv_ranks": [None] * 6 + [0]}, r"conv_ranks\[6\] is 0"),
+        ({"conv_ranks": [8] * 6}, "one entry"),
         ({"pool_paddings": [[0, 2]] * 7}, r"pool_paddings\[0\] is 2"),
         ({"lstm_hidden_size": 4096}, "parameters, expected at most"),
         ({"pad_token_id": 3}, "pad_token_id is 3"),

@@ -39,6 +39,15 @@ def test_a_crnn_gives_its_convolutions():
         assert torch.equal(model.vision_text.convolutions.state_dict()[name], tensor), name
 
 
+def test_a_crnn_gives_kernels_in_two_as_one():
+    crnn = CrnnForTextRecognition(CrnnConfig.small(vocab_size=5, image_height=32, conv_ranks=[None, *[8] * 7]))
+    model = VisionTextForTextRecognition.from_crnn(crnn, encoder_layers=1, decoder_layers=1)
+    hidden, widths = torch.randn(1, 32, 16, 20), torch.tensor([20])
+    expected, _, _ = crnn.eval().crnn.convolutions[1](hidden, widths, 20)
+    answers, _, _ = model.eval().vision_text.convolutions[1](hidden, widths, 20)
+    torch.testing.assert_close(answers, expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("height", [32, 40, 48])
 def test_frames_cover_the_image(height):
     config = VisionTextConfig.small(image_height=height, encoder_layers=1)

@@ -1,0 +1,97 @@
+"""Kernels in two: what a trained CRNN computes is kept as far as the ranks allow."""
+
+import pytest
+import torch
+from torch import nn
+
+from hf_ocr.low_rank import with_low_rank_kernels
+from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
+
+
+def trained(**settings) -> CrnnForTextRecognition:
+    """A small CRNN with statistics and biases that are not those of fresh weights."""
+    torch.manual_seed(0)
+    config = CrnnConfig.small(vocab_size=7, image_height=32, conv_channels=[6] * 8, lstm_hidden_size=6, **settings)
+    model = CrnnForTextRecognition(config).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.normal_(module.bias, std=0.3)
+    return model
+
+
+def images(count: int = 4) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(1, 1, 32, 60 + 10 * i, generator=generator) for i in range(count)]
+
+
+def trunk(model: CrnnForTextRecognition, hidden: torch.Tensor) -> torch.Tensor:
+    widths, least = torch.tensor([hidden.shape[-1]]), hidden.shape[-1]
+    for layer in model.crnn.convolutions:
+        hidden, widths, least = layer(hidden, widths, least)
+    return hidden
+
+
+def distance(one: CrnnForTextRecognition, other: CrnnForTextRecognition) -> float:
+    """Of what the trunks answer, as a share of the answer."""
+    with torch.no_grad():
+        answers = [torch.cat([trunk(model, image) for image in images()], dim=-1) for model in (one, other)]
+    return float((answers[0] - answers[1]).norm() / answers[1].norm())
+
+
+def test_full_ranks_change_nothing():
+    model = trained()
+    before = {name: part.clone() for name, part in model.state_dict().items()}
+    lighter = with_low_rank_kernels(model, [None, *[18] * 6, 12], images())
+    assert lighter.config.conv_ranks == [None, *[18] * 6, 12] and lighter.config.lstm_projection
+    assert not lighter.training
+    assert distance(lighter, model) < 1e-5
+    assert all(torch.equal(part, before[name]) for name, part in model.state_dict().items())
+
+
+def test_more_channels_between_the_kernels_answer_more_alike():
+    model = trained()
+    distances = [distance(with_low_rank_kernels(model, [None, *[rank] * 7], images()), model) for rank in (2, 6, 12)]
+    assert distances[0] > 1.2 * distances[1] > 2 * distances[2]
+
+
+def test_what_is_seen_decides_what_is_kept():
+    """The channels of the first layer are made equal: then three rows are all that the second sees of them."""
+    model = trained()
+    with torch.no_grad():
+        first = model.crnn.convolutions[0]
+        for part in (first.convolution.weight, first.convolution.bias, first.norm.running_mean, first.norm.running_var,
+                     first.norm.weight, first.norm.bias):  # fmt: skip
+            part[1:] = part[:1].clone()
+    ranks = {rank: with_low_rank_kernels(model, [None, rank, *[None] * 6], images()) for rank in (2, 3)}
+    assert distance(ranks[3], model) < 1e-4
+    assert distance(ranks[2], model) > 1e-2
+
+
+def test_the_projection_between_recurrent_layers_keeps_what_varies():
+    model = trained()
+    with torch.no_grad():  # half of the first layer's cells are silent: what is left fits into the projection
+        for lstm in (model.crnn.lstms[0].forward_lstm, model.crnn.lstms[0].backward_lstm):
+            for part in lstm.parameters():
+                part.view(4, 6, -1)[:, 3:] = 0
+    lighter = with_low_rank_kernels(model, [None] * 8, images())
+    with torch.no_grad():
+        for image in images():
+            torch.testing.assert_close(lighter(image).logits, model(image).logits, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ranks", "count", "message"),
+    [
+        ({}, [None] * 8, 0, "no images"),
+        ({}, [None] * 7, 1, "one entry a layer"),
+        ({}, [None, *[18] * 7], 1, r"ranks\[7\] is 18, expected at most 12"),
+        ({"lstm_projection": True}, [None] * 8, 1, "lstm_projection=True"),
+        ({"conv_ranks": [None, *[2] * 7]}, [None] * 8, 1, "conv_ranks="),
+    ],
+)
+def test_what_cannot_be_put_in_two_is_named(settings, ranks, count, message):
+    with pytest.raises(ValueError, match=message):
+        with_low_rank_kernels(trained(**settings), ranks, images(count))
