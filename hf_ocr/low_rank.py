@@ -1,17 +1,19 @@
 """Kernels in two: a trained CRNN with fewer products, which computes nearly the same before any further training."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hf_ocr.models.ctc_reading import eval_mode
 from hf_ocr.models.modeling_crnn import CrnnConvolution, CrnnForTextRecognition
 
 __all__ = ["with_low_rank_kernels"]
 
 COLUMNS = 20_000  # of an image, at most, that count for a layer
+UNSEEN = 1e-6  # share of the greatest variance that what never varies counts with: other images may show it
 
 
 def with_low_rank_kernels(
@@ -20,28 +22,39 @@ def with_low_rank_kernels(
     """A new CRNN whose kernels of h x w px are one of h x 1 and one of 1 x w px, with so many channels between them.
 
     After Jaderberg, Vedaldi, Zisserman, Speeding up Convolutional Neural Networks with Low Rank Expansions
-    (arXiv:1405.3866, section 2.1, scheme 2). The two are those that change the answers of a layer least on what it sees
-    of `images` (the principal components of the answers, as in Zhang et al., arXiv:1505.06798, section 3.1), by
-    singular value decomposition. Between recurrent layers comes the linear projection of `CrnnConfig.lstm_projection`,
-    in the same way. Train the result a little, best with `model` as its teacher.
+    (arXiv:1405.3866, scheme 2). The two are those that change least of what the columns of `images` give to the answers
+    of a layer, by singular value decomposition; that answers and not weights are kept is after Zhang et al.
+    (arXiv:1505.06798). Between recurrent layers comes the linear projection of `CrnnConfig.lstm_projection`, in the
+    same way. Train the result on, with `model` as its teacher.
 
     Args:
         model: trained, with one kernel a layer and no projection; is left as it is.
         ranks: one entry a layer of the trunk; None leaves its kernel whole.
         images: `pixel_values` of some hundred lines, float32 (1, num_channels, image_height, W) each, unpadded.
 
+    Returns:
+        A model in float32, in the mode of `model` and on its device.
+
     Raises:
         ValueError: no images; a model that has ranks, a projection or residual blocks; ranks that its configuration
             does not take, or that are more than full.
     """
     config = model.config
-    if config.conv_ranks is not None or config.lstm_projection or any(config.residual_blocks or ()):
+    if any((*(config.conv_ranks or ()), config.lstm_projection, *(config.residual_blocks or ()))):
         raise ValueError(
             f"the model has conv_ranks={config.conv_ranks}, lstm_projection={config.lstm_projection}, residual_blocks="
             f"{config.residual_blocks}. Expected a CRNN with one kernel a layer, no projection and no residual blocks."
         )
     settings = {**config.to_dict(), "conv_ranks": list(ranks), "lstm_projection": True}
     lighter = CrnnForTextRecognition(type(config).from_dict(settings)).to(model.device).train(model.training)
+    for index, (layer, rank) in enumerate(zip(model.crnn.convolutions, ranks, strict=True)):
+        outputs, inputs, height, width = cast(CrnnConvolution, layer).whole_kernel().shape
+        most = min(outputs * width, inputs * height)
+        if rank is not None and rank > most:
+            raise ValueError(
+                f"ranks[{index}] is {rank}, expected at most {most}, with which nothing is lost. Give fewer, or None "
+                "for one kernel."
+            )
     seen = _second_moments(model, images)
     if not seen:
         raise ValueError("no images. Expected some hundred lines like those that will be read.")
@@ -51,12 +64,6 @@ def with_low_rank_kernels(
             if rank is not None:
                 weight = state[f"crnn.convolutions.{index}.convolution.weight"]
                 outputs, inputs, height, width = weight.shape
-                most = min(outputs * width, inputs * height)
-                if rank > most:
-                    raise ValueError(
-                        f"ranks[{index}] is {rank}, expected at most {most}, with which nothing is lost. Give "
-                        "fewer, or None for one kernel."
-                    )
                 taps = weight.permute(0, 3, 1, 2).reshape(outputs * width, inputs * height)
                 after, before = _in_two(taps, seen[layer], rank)
                 name = f"crnn.convolutions.{index}"
@@ -92,14 +99,11 @@ def _second_moments(model: CrnnForTextRecognition, images: Iterable[torch.Tensor
 
     layers = [*model.crnn.convolutions, *list(model.crnn.lstms)[1:]]
     hooks = [layer.register_forward_pre_hook(look) for layer in layers]
-    training = model.training
     try:
-        with torch.inference_mode():
-            model.eval()
+        with torch.inference_mode(), eval_mode(model):
             for image in images:
                 model(image.to(model.device))
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return seen
@@ -108,6 +112,7 @@ def _second_moments(model: CrnnForTextRecognition, images: Iterable[torch.Tensor
 def _in_two(weight: torch.Tensor, moments: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(m, n), the second moments of its inputs (n, n) -> (m, rank), (rank, n) whose product answers nearly the same."""
     values, vectors = torch.linalg.eigh(moments)
-    answers = weight.double() @ (vectors * values.clamp_min(0).sqrt())
+    values = values.clamp_min(UNSEEN * values[-1].clamp_min(1e-12))
+    answers = weight.double() @ (vectors * values.sqrt())
     after = torch.linalg.svd(answers, full_matrices=False).U[:, :rank]
     return after.float(), (after.T @ weight.double()).float()

@@ -29,6 +29,7 @@ except ImportError as error:
 
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
+from hf_ocr.models.pipeline_text_recognition import cpu_computes_bfloat16
 from hf_ocr.models.reading import read_images
 from hf_ocr.record import hardware, versions
 from hf_ocr.registration import default_checkpoint
@@ -66,7 +67,8 @@ def train(arguments: argparse.Namespace, height: int) -> Path:
 
 def images_per_second(folder: Path, images: list[Any]) -> float:
     processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForTextRecognition.from_pretrained(folder).reading_copy(torch.bfloat16)
+    dtype = torch.bfloat16 if cpu_computes_bfloat16() else torch.float32
+    model = AutoModelForTextRecognition.from_pretrained(folder).reading_copy(dtype)
     seconds = []
     for _ in range(ROUNDS):
         start = time.process_time()

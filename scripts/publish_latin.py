@@ -196,6 +196,9 @@ def install(sources: list[Path], shares: list[float], folder: Path) -> None:
         AutoModelForTextRecognition.from_pretrained(source, dtype=torch.float32).state_dict() for source in sources
     ]
     model = AutoModelForTextRecognition.from_pretrained(sources[-1], dtype=torch.float32)
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
+    if any(other != shapes[0] for other in shapes):
+        raise SystemExit(f"{', '.join(map(str, sources))}: other layers. Only weights of one network have a mean.")
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(sum(share * state[name] for share, state in zip(shares, states, strict=True)))

@@ -8,12 +8,13 @@ encoder of a CRNN; `vision_text` begins with its convolutions. With `--teacher C
 from any of them: it tells the case of lines that are annotated in capitals, and its logits are learnt beside the
 labels. What a model to go on from misreads and the teacher, or the `--judge`, reads as labelled is drawn more often; a
 judge may see other frames, as PP-OCR does (`hf-ocr convert rapidocr`, finetune.py). With `--low_rank` the kernels of
-the CRNN to go on from are first put in two, for speed.
+the CRNN to go on from are first put in two, for speed. Where the machine has no bfloat16, all is float32.
 
 Hours, hardware, versions and results of the run behind the shipped weights: model_cards/crnn-small-latin.json, written
 by scripts/publish_latin.py. The lines it was measured on are never read here.
 
-A stopped run goes on from its last checkpoint when the same command is given again. Fonts are those found under
+A stopped run goes on from its last checkpoint when the same command is given again, on a machine that has bfloat16 if
+the first one had it. Fonts are those found under
 /usr/share/fonts and words those under /usr/share/dict; on Debian and Ubuntu these packages make a good mixture (about
 1,400 faces of 650 families):
 
@@ -281,6 +282,9 @@ def main() -> None:
     parser.add_argument("--init_from", type=Path, help="checkpoint folder to go on from, instead of fresh weights")
     parser.add_argument("--low_rank", action="store_true", help="a crnn of --init_from with its kernels in two")
     parser.add_argument("--teacher", type=Path, help="checkpoint folder of one of these families, to learn from")
+    parser.add_argument(
+        "--distillation_weight", type=float, default=1.0, help="of the teacher's logits; 0: it only tells the case"
+    )
     parser.add_argument("--judge", type=Path, help="checkpoint folder of any family; by default the teacher")
     parser.add_argument("--eval_steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
@@ -298,25 +302,28 @@ def main() -> None:
     model = new_model(arguments.model_type, arguments.image_height, reader)
     tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
     processor = TextRecognitionProcessor(TextLineImageProcessor(height=model.config.image_height), tokenizer)
+    output = arguments.output_dir
+    output.mkdir(parents=True, exist_ok=True)
     if arguments.low_rank:
         if model is not reader:
             parser.error("--low_rank needs a crnn to go on from: give --model_type crnn and --init_from.")
-        model = low_rank(reader, processor, arguments.data)
+        start = output / "start"  # kept: on another CPU the last bits would be others, and the run would be another
+        if not start.exists():
+            low_rank(reader, processor, arguments.data).save_pretrained(start)
+        model = CrnnForTextRecognition.from_pretrained(start)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} symbols")
-    bfloat16 = torch.cuda.is_available() or cpu_computes_bfloat16()
-    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    dtype = torch.bfloat16 if cpu_computes_bfloat16() else torch.float32  # of readers, which stay on the CPU
     teacher, case_reader = None, (reader.reading_copy(dtype), processor) if reader is not None else None
     if arguments.teacher is not None:
         case_reader = load_reader(arguments.teacher, dtype)
-        teacher = Teacher(*case_reader, processor)
+        if arguments.distillation_weight:
+            teacher = Teacher(*case_reader, processor)
     switch = round(arguments.late_from * arguments.max_steps)
     # Behind the convolutions of a CRNN all of vision_text is new, and CTC finds its way from short lines.
     anew = reader is None or (arguments.model_type == "vision_text" and not isinstance(reader, type(model)))
     learner, judge = None, arguments.judge or arguments.teacher
     if isinstance(reader, SMALL_MODELS[arguments.model_type]):
         learner = model.reading_copy(dtype), processor
-    output = arguments.output_dir
-    output.mkdir(parents=True, exist_ok=True)
     chunks = training_chunks(
         arguments.data, output, processor, anew, case_reader, learner, judge, switch, arguments.seed
     )
@@ -330,8 +337,8 @@ def main() -> None:
         output_dir=str(arguments.output_dir),
         max_steps=arguments.max_steps,
         learning_rate=arguments.learning_rate,
-        distillation_weight=1.0,
-        mixed_precision="bf16" if bfloat16 else "no",
+        distillation_weight=arguments.distillation_weight,
+        mixed_precision="bf16" if torch.cuda.is_available() or cpu_computes_bfloat16() else "no",
         eval_steps=arguments.eval_steps,
         save_steps=arguments.eval_steps,
         metric_for_best_model="cer_ignoring_case",  # the capitals of a label may be another's than the print's
@@ -343,7 +350,7 @@ def main() -> None:
         "init_from": arguments.init_from.name if arguments.init_from else None,
         "conv_ranks": getattr(model.config, "conv_ranks", None),
         "teacher": arguments.teacher.name if arguments.teacher else None,
-        "judge": judge.name if judge else None,
+        "judge": judge.name if learner and judge else None,
         "first_mix": (EARLY if anew else WORDS)._asdict(),
         "late_mix": LATE._asdict(),
         "hard_cases": (HARD, HARD_TIMES) if learner and judge else None,

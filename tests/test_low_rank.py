@@ -70,6 +70,19 @@ def test_what_is_seen_decides_what_is_kept():
     assert distance(ranks[2], model) > 1e-2
 
 
+def test_what_is_not_seen_is_not_lost_where_there_is_room():
+    model = trained()
+    flat = [torch.full((1, 1, 32, 64), 0.5)]
+    assert distance(with_low_rank_kernels(model, [None, *[18] * 6, 12], flat), model) < 1e-3
+
+
+def test_layers_keep_their_modes():
+    model = trained().train()
+    frozen = model.crnn.convolutions[0].norm.eval()
+    with_low_rank_kernels(model, [None] * 8, images())
+    assert model.training and not frozen.training
+
+
 def test_the_projection_between_recurrent_layers_keeps_what_varies():
     model = trained()
     with torch.no_grad():  # half of the first layer's cells are silent: what is left fits into the projection
@@ -90,6 +103,7 @@ def test_the_projection_between_recurrent_layers_keeps_what_varies():
         ({}, [None, *[18] * 7], 1, r"ranks\[7\] is 18, expected at most 12"),
         ({"lstm_projection": True}, [None] * 8, 1, "lstm_projection=True"),
         ({"conv_ranks": [None, *[2] * 7]}, [None] * 8, 1, "conv_ranks="),
+        ({"residual_blocks": [1, *[0] * 7]}, [None] * 8, 1, "residual_blocks="),
     ],
 )
 def test_what_cannot_be_put_in_two_is_named(settings, ranks, count, message):

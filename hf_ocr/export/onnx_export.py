@@ -92,7 +92,7 @@ def quantize(path: str, inputs: list[dict[str, Any]]) -> str:
     Convolutions: static, a scale for each channel of the weights and one for each activation, from the range that it
     takes over `inputs`. LSTMs and matrix products: dynamic, activations by the range of each call. A row of a batch
     then depends on the others in its last digits: read images one at a time, as `OnnxReader` does. Weights have seven
-    bits: with eight, the sums of two products overflow on CPUs without VNNI, and the text is another.
+    bits: with eight, the sums of two products saturate on CPUs without VNNI, and the text is another.
 
     Args:
         path: of the file in float32.

@@ -134,10 +134,11 @@ class CrnnConfig(TextRecognitionConfig):
         trunk = 0
         for i, kernel in enumerate(self.conv_kernels):
             rank = self.conv_ranks[i] if self.conv_ranks is not None else None
+            inputs = channels[i + 1] if self.residual_blocks is not None and self.residual_blocks[i] else channels[i]
             if rank is None:
-                trunk += channels[i] * channels[i + 1] * prod(kernel)
+                trunk += inputs * channels[i + 1] * prod(kernel)
             else:
-                trunk += rank * (channels[i] * kernel[0] + channels[i + 1] * kernel[1])
+                trunk += rank * (inputs * kernel[0] + channels[i + 1] * kernel[1])
         trunk += sum(18 * count * channels[i + 1] ** 2 for i, count in enumerate(self.residual_blocks or ()))
         hidden = self.lstm_hidden_size
         recurrent = 8 * hidden * (channels[-1] + hidden)

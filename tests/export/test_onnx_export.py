@@ -61,7 +61,7 @@ def test_in_int8_padding_stays_without_influence(tmp_path):
 
 
 def test_int8_weights_have_seven_bits(tmp_path):
-    """With eight the sums of two products overflow where the CPU has no VNNI: every third line was misread there."""
+    """With eight the sums of two products saturate where the CPU has no VNNI: every third line was misread there."""
     network = onnx.load(export_onnx(*tiny_recognizer(), tmp_path, lines(8)) / "model.onnx")
     weights = [onnx.numpy_helper.to_array(part) for part in network.graph.initializer if part.data_type == 3]
     weights = [part for part in weights if part.ndim > 1]

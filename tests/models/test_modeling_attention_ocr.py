@@ -59,8 +59,9 @@ def test_trba_has_the_parameters_of_its_authors():
     assert encoder.frame_count(100) == 26 and encoder.frame_count(320) == 81
 
 
-def test_small_begins_with_the_encoder_of_a_crnn():
-    settings = {"vocab_size": 7, "conv_channels": [4] * 8, "lstm_hidden_size": 6}
+@pytest.mark.parametrize("lighter", [{}, {"conv_ranks": [None, *[2] * 7], "lstm_projection": True}])
+def test_small_begins_with_the_encoder_of_a_crnn(lighter):
+    settings = {"vocab_size": 7, "conv_channels": [4] * 8, "lstm_hidden_size": 6, **lighter}
     crnn = CrnnForTextRecognition(CrnnConfig.small(**settings)).eval()
     model = AttentionOcrForTextRecognition.from_crnn(crnn, attention_size=8).eval()
     small = AttentionOcrForTextRecognition(AttentionOcrConfig.small(attention_size=8, **settings))

@@ -215,6 +215,15 @@ def test_recognize_gives_spans_inside_the_image_and_keeps_the_mode():
         ({"conv_ranks": [8] * 6}, "one entry"),
         ({"pool_paddings": [[0, 2]] * 7}, r"pool_paddings\[0\] is 2"),
         ({"lstm_hidden_size": 4096}, "parameters, expected at most"),
+        (
+            {
+                "image_height": 32,
+                "conv_channels": [64] * 6 + [2400],
+                "conv_ranks": [None] * 6 + [4096],
+                "residual_blocks": [0] * 6 + [1],
+            },
+            "parameters, expected at most",
+        ),
         ({"pad_token_id": 3}, "pad_token_id is 3"),
         ({"dtype": "load"}, "dtype is 'load'"),
         ({"downsampling": 1}, "'downsampling' is no setting"),
