@@ -1,19 +1,20 @@
 """Kernels in two: a trained CRNN with fewer products, which computes nearly the same before any further training."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from hf_ocr.models.ctc_reading import eval_mode
-from hf_ocr.models.modeling_crnn import CrnnConvolution, CrnnForTextRecognition
+from hf_ocr.models.modeling_crnn import CrnnBidirectionalLstm, CrnnConvolution, CrnnForTextRecognition
 
 __all__ = ["with_low_rank_kernels"]
 
-COLUMNS = 20_000  # of an image, at most, that count for a layer
+PLACES = 5_000  # of an image, at most, that count for a layer
 UNSEEN = 1e-6  # share of the greatest variance that what never varies counts with: other images may show it
+RIDGE = 1e-4  # share of the mean variance that holds weights where the images say little
 
 
 def with_low_rank_kernels(
@@ -22,15 +23,17 @@ def with_low_rank_kernels(
     """A new CRNN whose kernels of h x w px are one of h x 1 and one of 1 x w px, with so many channels between them.
 
     After Jaderberg, Vedaldi, Zisserman, Speeding up Convolutional Neural Networks with Low Rank Expansions
-    (arXiv:1405.3866, scheme 2). The two are those that change least of what the columns of `images` give to the answers
-    of a layer, by singular value decomposition; that answers and not weights are kept is after Zhang et al.
-    (arXiv:1505.06798). Between recurrent layers comes the linear projection of `CrnnConfig.lstm_projection`, in the
-    same way. Train the result on, with `model` as its teacher.
+    (arXiv:1405.3866, scheme 2). Layer by layer the first of the two is chosen by singular value decomposition, as that
+    which loses least of what the columns of `images` give to the answers; then the second is fitted by least squares to
+    what `model` answers, from what the layers before give now (Zhang et al., arXiv:1505.06798, fit answers in this
+    way). Between recurrent layers comes the linear projection of `CrnnConfig.lstm_projection`, chosen as the first
+    kernels are. Train the result on, with `model` as its teacher.
 
     Args:
         model: trained, with one kernel a layer and no projection; is left as it is.
         ranks: one entry a layer of the trunk; None leaves its kernel whole.
-        images: `pixel_values` of some hundred lines, float32 (1, num_channels, image_height, W) each, unpadded.
+        images: `pixel_values` of some hundred lines, float32 (1, num_channels, image_height, W) each, unpadded. What
+            two layers see of all of them is held in memory, about 1 MB a line.
 
     Returns:
         A model in float32, in the mode of `model` and on its device.
@@ -46,67 +49,101 @@ def with_low_rank_kernels(
             f"{config.residual_blocks}. Expected a CRNN with one kernel a layer, no projection and no residual blocks."
         )
     settings = {**config.to_dict(), "conv_ranks": list(ranks), "lstm_projection": True}
-    lighter = CrnnForTextRecognition(type(config).from_dict(settings)).to(model.device).train(model.training)
-    for index, (layer, rank) in enumerate(zip(model.crnn.convolutions, ranks, strict=True)):
-        outputs, inputs, height, width = cast(CrnnConvolution, layer).whole_kernel().shape
+    lighter = CrnnForTextRecognition(type(config).from_dict(settings)).to(model.device).eval()
+    own = lighter.state_dict()
+    same = {name: part for name, part in model.state_dict().items() if part.shape == own[name].shape}
+    lighter.load_state_dict(same, strict=False)
+    layers = [
+        (cast(CrnnConvolution, layer), cast(CrnnConvolution, light))
+        for layer, light in zip(model.crnn.convolutions, lighter.crnn.convolutions, strict=True)
+    ]
+    for index, ((layer, _), rank) in enumerate(zip(layers, ranks, strict=True)):
+        outputs, inputs, height, width = layer.convolution.weight.shape
         most = min(outputs * width, inputs * height)
         if rank is not None and rank > most:
             raise ValueError(
                 f"ranks[{index}] is {rank}, expected at most {most}, with which nothing is lost. Give fewer, or None "
                 "for one kernel."
             )
-    seen = _second_moments(model, images)
+    seen = [(image.to(model.device, model.dtype), image.to(model.device).float()) for image in images]
     if not seen:
         raise ValueError("no images. Expected some hundred lines like those that will be read.")
-    state = model.state_dict()
-    with torch.no_grad():
-        for index, (layer, rank) in enumerate(zip(model.crnn.convolutions, ranks, strict=True)):
-            if rank is not None:
-                weight = state[f"crnn.convolutions.{index}.convolution.weight"]
-                outputs, inputs, height, width = weight.shape
-                taps = weight.permute(0, 3, 1, 2).reshape(outputs * width, inputs * height)
-                after, before = _in_two(taps, seen[layer], rank)
-                name = f"crnn.convolutions.{index}"
-                state[f"{name}.vertical.weight"] = before.view(-1, inputs, height, 1)
-                state[f"{name}.convolution.weight"] = after.view(outputs, width, -1).transpose(1, 2).unsqueeze(2)
-        for index, lstm in enumerate(list(model.crnn.lstms)[1:]):
-            directions = [f"crnn.lstms.{index + 1}.{way}_lstm.weight_ih_l0" for way in ("forward", "backward")]
-            weight = torch.cat([state[name] for name in directions])
-            after, before = _in_two(weight, seen[lstm], config.lstm_hidden_size)
-            state.update(zip(directions, after.chunk(2), strict=True))
-            state[f"crnn.projections.{index}.weight"] = before
-            state[f"crnn.projections.{index}.bias"] = torch.zeros_like(before[:, 0])
-    lighter.load_state_dict(state)
-    return lighter
+    with torch.no_grad(), eval_mode(model):
+        for layer, light in layers:
+            if isinstance(light.vertical, nn.Conv2d):
+                _fit(layer, light, seen)
+            seen = [(_answers(layer, before), _answers(light, now)) for before, now in seen]
+        frames = [now.squeeze(2).permute(2, 0, 1) for _, now in seen]
+        recurrent = [cast(CrnnBidirectionalLstm, lstm) for lstm in lighter.crnn.lstms]
+        for index, lstm in enumerate(recurrent):
+            if index:
+                projection = cast(nn.Linear, lighter.crnn.projections[index - 1])
+                of_model = cast(CrnnBidirectionalLstm, model.crnn.lstms[index])
+                weight, own_weight = (
+                    [cast(torch.Tensor, way.weight_ih_l0) for way in (both.forward_lstm, both.backward_lstm)]
+                    for both in (of_model, lstm)
+                )
+                moments = _moments(now.flatten(0, 1) for now in frames)
+                after, before = _in_two(torch.cat(weight), moments, config.lstm_hidden_size)
+                for own_part, part in zip(own_weight, after.chunk(2), strict=True):
+                    own_part.copy_(part)
+                projection.weight.copy_(before)
+                nn.init.zeros_(projection.bias)
+                frames = [projection(now) for now in frames]
+            reversals = [torch.arange(len(now), device=now.device).flip(0)[:, None] for now in frames]
+            frames = [lstm(now, reversal) for now, reversal in zip(frames, reversals, strict=True)]
+    return lighter.train(model.training)
 
 
-def _second_moments(model: CrnnForTextRecognition, images: Iterable[torch.Tensor]) -> dict[nn.Module, torch.Tensor]:
-    """Of what each layer sees, float64 (n, n): n is the input channels times the rows of a kernel."""
-    seen: dict[nn.Module, torch.Tensor] = {}
+def _answers(layer: CrnnConvolution, hidden: torch.Tensor) -> torch.Tensor:
+    width = hidden.shape[-1]
+    return layer(hidden, torch.tensor([width], device=hidden.device), width)[0]
 
-    def look(layer: nn.Module, given: tuple[Any, ...]) -> None:
-        hidden = given[0]
-        if isinstance(layer, CrnnConvolution):
-            (height, _), (stride, _), (padding, _) = (
-                getattr(layer.convolution, name) for name in ("kernel_size", "stride", "padding")
-            )
-            columns = F.pad(hidden, (0, 0, padding, padding)).unfold(2, height, stride)  # (1, C, rows, W, height)
-            columns = columns.permute(2, 3, 0, 1, 4).flatten(3).flatten(0, 2)
-        else:
-            columns = hidden.flatten(0, 1)
-        columns = columns[:: 1 + len(columns) // COLUMNS].double()
-        seen[layer] = seen.get(layer, 0) + columns.T @ columns / len(columns)
 
-    layers = [*model.crnn.convolutions, *list(model.crnn.lstms)[1:]]
-    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
-    try:
-        with torch.inference_mode(), eval_mode(model):
-            for image in images:
-                model(image.to(model.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen
+def _fit(layer: CrnnConvolution, light: CrnnConvolution, seen: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Set both kernels of `light`, which sees the second of each pair, to answer as `layer` does of the first."""
+    weight = layer.convolution.weight
+    outputs, inputs, height, width = weight.shape
+    (above, padding), (down, stride) = (
+        cast(tuple[int, int], pair) for pair in (layer.convolution.padding, layer.convolution.stride)
+    )
+    vertical = cast(nn.Conv2d, light.vertical)
+    rank = vertical.out_channels
+
+    def columns(hidden: torch.Tensor) -> torch.Tensor:
+        """(1, C, H, W) -> (places, C * height): what the first kernel sees."""
+        windows = F.pad(hidden, (0, 0, above, above)).unfold(2, height, down)
+        return windows.permute(2, 3, 0, 1, 4).reshape(-1, inputs * height)
+
+    taps = weight.permute(0, 3, 1, 2).reshape(outputs * width, inputs * height)
+    after, before = _in_two(taps, _moments(columns(now) for _, now in seen), rank)
+    vertical.weight.copy_(before.view(rank, inputs, height, 1))
+    light.convolution.weight.copy_(after.view(outputs, width, rank).transpose(1, 2).unsqueeze(2))
+
+    variance = missing = torch.zeros((), device=weight.device)
+    for known, now in seen:
+        lack = (layer.convolution(known).float() - light.convolution(vertical(now))).flatten(2)[0].T
+        windows = F.pad(vertical(now), (padding, padding)).unfold(3, width, stride)  # (1, rank, rows, W, width)
+        places = windows.permute(2, 3, 0, 1, 4).reshape(-1, rank * width)
+        if light.convolution.bias is not None:
+            places = F.pad(places, (0, 1), value=1.0)
+        step = 1 + len(places) // PLACES
+        places, lack = places[::step].double(), lack[::step].double()
+        variance, missing = variance + places.T @ places, missing + places.T @ lack
+    variance.diagonal().add_(RIDGE * variance.diagonal().mean() + torch.finfo(torch.float32).tiny)
+    change = torch.linalg.solve(variance, missing).float().T  # (outputs, rank * width + 1)
+    light.convolution.weight += change[:, : rank * width].view(outputs, rank, 1, width)
+    if light.convolution.bias is not None:
+        light.convolution.bias += change[:, -1]
+
+
+def _moments(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Second moments, float64 (n, n), of vectors: (any, n) of each image, which all count alike."""
+    total = torch.zeros(())
+    for vectors in parts:
+        vectors = vectors[:: 1 + len(vectors) // PLACES].double()
+        total = total + vectors.T @ vectors / len(vectors)
+    return total
 
 
 def _in_two(weight: torch.Tensor, moments: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -86,7 +86,7 @@ EARLY = Mix(0.19, 0.19, {"scene": 0.5, "receipt": 0.28, "document": 0.13, "scree
 LATE = Mix(0.2, 0.35, {"scene": 0.4, "receipt": 0.2, "document": 0.22, "screen": 0.18})
 WORDS = Mix(0.18, 0.28, {"scene": 0.58, "receipt": 0.14, "document": 0.2, "screen": 0.08})
 # Channels between the two kernels of each layer, with --low_rank.
-RANKS = (None, 32, 48, 64, 80, 96, 128, 128)
+RANKS = (None, 32, 64, 80, 112, 128, 160, 160)
 CALIBRATION = {"sroie_cased": 120, "iiit5k": 60, "icdar2015_words": 60}
 # Of the receipt lines drawn, and of the words, at most this share are hard cases, each at most so many times as often
 # as another line.
