@@ -72,26 +72,8 @@ def with_low_rank_kernels(
         for layer, light in layers:
             if isinstance(light.vertical, nn.Conv2d):
                 _fit(layer, light, seen)
-            seen = [(_answers(layer, before), _answers(light, now)) for before, now in seen]
-        frames = [now.squeeze(2).permute(2, 0, 1) for _, now in seen]
-        recurrent = [cast(CrnnBidirectionalLstm, lstm) for lstm in lighter.crnn.lstms]
-        for index, lstm in enumerate(recurrent):
-            if index:
-                projection = cast(nn.Linear, lighter.crnn.projections[index - 1])
-                of_model = cast(CrnnBidirectionalLstm, model.crnn.lstms[index])
-                weight, own_weight = (
-                    [cast(torch.Tensor, way.weight_ih_l0) for way in (both.forward_lstm, both.backward_lstm)]
-                    for both in (of_model, lstm)
-                )
-                moments = _moments(now.flatten(0, 1) for now in frames)
-                after, before = _in_two(torch.cat(weight), moments, config.lstm_hidden_size)
-                for own_part, part in zip(own_weight, after.chunk(2), strict=True):
-                    own_part.copy_(part)
-                projection.weight.copy_(before)
-                nn.init.zeros_(projection.bias)
-                frames = [projection(now) for now in frames]
-            reversals = [torch.arange(len(now), device=now.device).flip(0)[:, None] for now in frames]
-            frames = [lstm(now, reversal) for now, reversal in zip(frames, reversals, strict=True)]
+            seen = [(_answers(layer, known), _answers(light, now)) for known, now in seen]
+        _project(model, lighter, [now.squeeze(2).permute(2, 0, 1) for _, now in seen])
     return lighter.train(model.training)
 
 
@@ -135,6 +117,27 @@ def _fit(layer: CrnnConvolution, light: CrnnConvolution, seen: list[tuple[torch.
     light.convolution.weight += change[:, : rank * width].view(outputs, rank, 1, width)
     if light.convolution.bias is not None:
         light.convolution.bias += change[:, -1]
+
+
+def _project(model: CrnnForTextRecognition, lighter: CrnnForTextRecognition, frames: list[torch.Tensor]) -> None:
+    """Set the projections of `lighter` and the weights behind them; `frames` (T, 1, C) is what the first LSTM sees."""
+    for index, layers in enumerate(zip(model.crnn.lstms, lighter.crnn.lstms, strict=True)):
+        layer, light = (cast(CrnnBidirectionalLstm, lstm) for lstm in layers)
+        if index:
+            projection = cast(nn.Linear, lighter.crnn.projections[index - 1])
+            weights, own_weights = (
+                [cast(torch.Tensor, way.weight_ih_l0) for way in (both.forward_lstm, both.backward_lstm)]
+                for both in (layer, light)
+            )
+            moments = _moments(now.flatten(0, 1) for now in frames)
+            after, before = _in_two(torch.cat(weights), moments, projection.out_features)
+            for own, part in zip(own_weights, after.chunk(2), strict=True):
+                own.copy_(part)
+            projection.weight.copy_(before)
+            nn.init.zeros_(projection.bias)
+            frames = [projection(now) for now in frames]
+        reversals = [torch.arange(len(now), device=now.device).flip(0)[:, None] for now in frames]
+        frames = [light(now, reversal) for now, reversal in zip(frames, reversals, strict=True)]
 
 
 def _moments(parts: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -14,9 +14,8 @@ Hours, hardware, versions and results of the run behind the shipped weights: mod
 by scripts/publish_latin.py. The lines it was measured on are never read here.
 
 A stopped run goes on from its last checkpoint when the same command is given again, on a machine that has bfloat16 if
-the first one had it. Fonts are those found under
-/usr/share/fonts and words those under /usr/share/dict; on Debian and Ubuntu these packages make a good mixture (about
-1,400 faces of 650 families):
+the first one had it. Fonts are those found under /usr/share/fonts and words those under /usr/share/dict; on Debian and
+Ubuntu these packages make a good mixture (about 1,400 faces of 650 families):
 
     apt install --no-install-recommends fonts-{aenigma,anonymous-pro,bebas-neue,breip,cabinsketch,cantarell,cardo,\\
     cmu,comfortaa,comic-neue,courier-prime,croscore,crosextra-caladea,crosextra-carlito,dancingscript,dejavu-core,\\
@@ -308,7 +307,7 @@ def main() -> None:
         if model is not reader:
             parser.error("--low_rank needs a crnn to go on from: give --model_type crnn and --init_from.")
         start = output / "start"  # kept: on another CPU the last bits would be others, and the run would be another
-        if not start.exists():
+        if not (start / "model.safetensors").exists():
             low_rank(reader, processor, arguments.data).save_pretrained(start)
         model = CrnnForTextRecognition.from_pretrained(start)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} symbols")
@@ -322,7 +321,7 @@ def main() -> None:
     # Behind the convolutions of a CRNN all of vision_text is new, and CTC finds its way from short lines.
     anew = reader is None or (arguments.model_type == "vision_text" and not isinstance(reader, type(model)))
     learner, judge = None, arguments.judge or arguments.teacher
-    if isinstance(reader, SMALL_MODELS[arguments.model_type]):
+    if judge is not None and isinstance(reader, SMALL_MODELS[arguments.model_type]):
         learner = model.reading_copy(dtype), processor
     chunks = training_chunks(
         arguments.data, output, processor, anew, case_reader, learner, judge, switch, arguments.seed
@@ -350,10 +349,10 @@ def main() -> None:
         "init_from": arguments.init_from.name if arguments.init_from else None,
         "conv_ranks": getattr(model.config, "conv_ranks", None),
         "teacher": arguments.teacher.name if arguments.teacher else None,
-        "judge": judge.name if learner and judge else None,
+        "judge": judge.name if learner else None,
         "first_mix": (EARLY if anew else WORDS)._asdict(),
         "late_mix": LATE._asdict(),
-        "hard_cases": (HARD, HARD_TIMES) if learner and judge else None,
+        "hard_cases": (HARD, HARD_TIMES) if learner else None,
         "late_from": round(arguments.late_from, 4),
         "lines_per_batch": chunks.first.lines_per_chunk // chunks.batches_per_chunk,
         "image_height_px": model.config.image_height,

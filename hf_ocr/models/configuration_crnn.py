@@ -33,7 +33,7 @@ class CrnnConfig(TextRecognitionConfig):
         conv_batch_norm: whether batch norm follows (the convolution keeps its bias, as in the paper's count).
         conv_bias: whether the convolutions have a bias.
         conv_ranks: channels between the two kernels of a layer, (height, 1) and (1, width), which take the place of its
-            one (Jaderberg, Vedaldi, Zisserman, arXiv:1405.3866, section 2.1, scheme 2); None for one kernel, or for
+            one (Jaderberg, Vedaldi, Zisserman, arXiv:1405.3866, scheme 2); None for one kernel, or for
             none in two anywhere.
         residual_blocks: residual blocks (two 3 x 3 convolutions around which the input is led) before the layer, with
             its channels; None for none anywhere.
