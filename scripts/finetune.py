@@ -282,6 +282,7 @@ def main() -> None:
         batches_per_chunk=BATCHES_PER_CHUNK,
         max_width=data.max_width,
         seed=training.seed,
+        few_shapes=torch.cuda.is_available(),
         rank=state.process_index,
         world=state.num_processes,
     )

@@ -31,6 +31,7 @@ scripts/get_fonts.py adds the families of Google Fonts.
 import argparse
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,7 @@ from hf_ocr.models.pipeline_text_recognition import cpu_computes_bfloat16
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import read_images
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
+from hf_ocr.record import hardware
 from hf_ocr.text import LATIN_ALPHABET, lower_alphanumerics
 from hf_ocr.training import TrainingConfig, evaluate_in_all_processes, train
 
@@ -85,11 +87,13 @@ EARLY = Mix(0.19, 0.19, {"scene": 0.5, "receipt": 0.28, "document": 0.13, "scree
 LATE = Mix(0.2, 0.35, {"scene": 0.4, "receipt": 0.2, "document": 0.22, "screen": 0.18})
 WORDS = Mix(0.18, 0.28, {"scene": 0.58, "receipt": 0.14, "document": 0.2, "screen": 0.08})
 # Channels between the two kernels of each layer, with --low_rank.
-RANKS = (None, 32, 64, 80, 112, 128, 160, 160)
+RANKS = (None, 32, 48, 64, 96, 112, 144, 144)
 CALIBRATION = {"sroie_cased": 120, "iiit5k": 60, "icdar2015_words": 60}
 # Of the receipt lines drawn, and of the words, at most this share are hard cases, each at most so many times as often
 # as another line.
-HARD, HARD_TIMES = 0.25, 8
+HARD, HARD_TIMES = 0.25, 3
+
+BATCHES_PER_CHUNK = 16
 
 Reader = tuple[Any, TextRecognitionProcessor]
 
@@ -138,18 +142,30 @@ def in_case_of(reading: str, label: str) -> str:
     return "".join(cased)
 
 
-def with_case(rows: Dataset, reader: Any, processor: TextRecognitionProcessor) -> Dataset:
+def once(file: Path, choose: Callable[[], list[Any]]) -> list[Any]:
+    """What is chosen is kept in `file`, as JSON: a run that goes on finds the same, wherever it does."""
+    if not file.exists():
+        file.write_text(json.dumps(choose()), encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def with_case(rows: Dataset, reader: Reader, chosen: Path) -> Dataset:
     """Rows annotated in capitals, in the case in which `reader` reads them; those it reads otherwise are left out.
 
     As they are they would teach capitals for small print. Where less than 60 % of a line agrees, either the label is
     wrong or the reading says nothing about the case.
     """
-    images, labels = rows["image"][:], rows["text"][:]
-    read = [reading.text for reading in read_images(reader, processor, images, 64)]
-    agree = [Levenshtein.normalized_similarity(r.lower(), t.lower()) >= 0.6 for r, t in zip(read, labels, strict=True)]
-    cased = [in_case_of(reading, label) for reading, label in zip(read, labels, strict=True)]
-    rows = rows.remove_columns("text").add_column("text", cased)
-    return rows.select([index for index, good in enumerate(agree) if good])
+
+    def places_and_texts() -> list[tuple[int, str]]:
+        read = [reading.text for reading in read_images(*reader, rows["image"][:], 64)]
+        return [
+            (place, in_case_of(reading, label))
+            for place, (reading, label) in enumerate(zip(read, rows["text"][:], strict=True))
+            if Levenshtein.normalized_similarity(reading.lower(), label.lower()) >= 0.6
+        ]
+
+    places, texts = zip(*once(chosen, places_and_texts), strict=True)
+    return rows.select(places).remove_columns("text").add_column("text", list(texts))
 
 
 def load_reader(folder: Path, dtype: torch.dtype) -> Reader:
@@ -165,16 +181,14 @@ def misread(rows: Dataset, reader: Reader) -> list[int]:
 
 
 def hard_cases(rows: Dataset, learner: Reader, judge: Path, chosen: Path) -> Dataset:
-    """What the learner misreads and the judge reads as labelled: such labels are right, and the lines can be read.
+    """What the learner misreads and the judge reads as labelled: such labels are right, and the lines can be read."""
 
-    The places are kept in the file `chosen`: a run that goes on has the same ones, wherever it does.
-    """
-    if not chosen.exists():
-        places = misread(rows, learner)
-        wrong = set(misread(rows.select(places), load_reader(judge, learner[0].dtype)))
-        places = [place for index, place in enumerate(places) if index not in wrong]
-        chosen.write_text(json.dumps(places), encoding="utf-8")
-    return rows.select(json.loads(chosen.read_text(encoding="utf-8")))
+    def places() -> list[int]:
+        misread_places = misread(rows, learner)
+        wrong = set(misread(rows.select(misread_places), load_reader(judge, learner[0].dtype)))
+        return [place for index, place in enumerate(misread_places) if index not in wrong]
+
+    return rows.select(once(chosen, places))
 
 
 def low_rank(reader: CrnnForTextRecognition, processor: TextRecognitionProcessor, data: Path) -> Any:
@@ -217,6 +231,7 @@ def training_chunks(
     learner: Reader | None,
     judge: Path | None,
     switch: int,
+    lines_per_batch: int,
     seed: int,
 ) -> ChunkSequence:
     """From fresh weights EARLY, then LATE from step `switch` on; to go on from others, WORDS in place of EARLY.
@@ -227,8 +242,8 @@ def training_chunks(
     real = real_lines(data, held_back=False)
     receipts, words = [real["sroie_cased"]], [real["iiit5k"], real["icdar2015_words"]]
     if case_reader is not None:
-        receipts.append(with_case(real["sroie_upper"], *case_reader))
-        words.append(with_case(real["svt"], *case_reader))
+        receipts.append(with_case(real["sroie_upper"], case_reader, output / "cased-receipts.json"))
+        words.append(with_case(real["svt"], case_reader, output / "cased-words.json"))
     receipt_lines = concatenate_datasets(receipts)
     upright_words = concatenate_datasets(words).filter(lambda row: not not_upright(row))
     print(f"{len(receipt_lines):,} receipt lines, {len(upright_words):,} words")
@@ -251,7 +266,16 @@ def training_chunks(
             sources.append(Source(rows, share - replayed, partial(augment, kind=kind)))
             if replayed:
                 sources.append(Source(hard, replayed, partial(augment, kind=kind)))
-        return LineChunks(sources, processor, max_width=1024, short_chunks=short_chunks, seed=seed)
+        return LineChunks(
+            sources,
+            processor,
+            lines_per_chunk=BATCHES_PER_CHUNK * lines_per_batch,
+            batches_per_chunk=BATCHES_PER_CHUNK,
+            max_width=1024,
+            short_chunks=short_chunks,
+            seed=seed,
+            few_shapes=torch.cuda.is_available(),
+        )
 
     first = mixed(EARLY, short_chunks=32) if fresh else mixed(WORDS)
     return ChunkSequence(first, mixed(LATE), round(switch / first.batches_per_chunk))
@@ -277,6 +301,7 @@ def main() -> None:
     parser.add_argument("--image_height", type=int, default=40, help="px, 32 to 48; without --init_from")
     parser.add_argument("--max_steps", type=int, default=10500)
     parser.add_argument("--late_from", type=float, default=4 / 7, help="share of the steps before the last mix")
+    parser.add_argument("--lines_per_batch", type=int, default=64, help="in the mean")
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
     parser.add_argument("--init_from", type=Path, help="checkpoint folder to go on from, instead of fresh weights")
     parser.add_argument("--low_rank", action="store_true", help="a crnn of --init_from with its kernels in two")
@@ -323,8 +348,19 @@ def main() -> None:
     learner, judge = None, arguments.judge or arguments.teacher
     if judge is not None and isinstance(reader, SMALL_MODELS[arguments.model_type]):
         learner = model.reading_copy(dtype), processor
+    elif arguments.judge is not None:
+        parser.error("--judge finds what a model to go on from misreads: give --init_from of this --model_type.")
     chunks = training_chunks(
-        arguments.data, output, processor, anew, case_reader, learner, judge, switch, arguments.seed
+        arguments.data,
+        output,
+        processor,
+        anew,
+        case_reader,
+        learner,
+        judge,
+        switch,
+        arguments.lines_per_batch,
+        arguments.seed,
     )
     validation = validation_sets(arguments.data)
 
@@ -354,9 +390,10 @@ def main() -> None:
         "late_mix": LATE._asdict(),
         "hard_cases": (HARD, HARD_TIMES) if learner else None,
         "late_from": round(arguments.late_from, 4),
-        "lines_per_batch": chunks.first.lines_per_chunk // chunks.batches_per_chunk,
+        "lines_per_batch": arguments.lines_per_batch,
         "image_height_px": model.config.image_height,
         "max_width_px": chunks.first.max_width,
+        "hardware": hardware(),
     }
     written = {**asdict(settings), **mixture}
     del written["output_dir"]

@@ -1,5 +1,6 @@
 """Training batches of lines of like width, as a pure function of (seed, step)."""
 
+import math
 import unicodedata
 import zlib
 from collections import Counter
@@ -10,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import Dataset
 
 from hf_ocr.data.lines import undecoded, undecoded_rows
 from hf_ocr.models.image_loading import load_image
+
+FEW_WIDTHS = 64  # px; of the widths of batches with few shapes, what they are multiples of
 
 Augment = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -54,6 +58,9 @@ class LineChunks(Dataset):
         short_chunks: in this many first chunks the limit is a quarter of `max_width`: a CTC model that starts with
             short lines leaves its plateau of blanks sooner.
         seed: of order, choice and augmentation.
+        few_shapes: for GPUs, whose library plans a convolution anew for each shape it has not seen. A batch is padded
+            to a multiple of 64 px and has a multiple of an eighth of the mean number of lines, for which some lines of
+            a chunk may come twice.
         rank, world: this process and their number; rank r gets the chunks k * world + r.
     """
 
@@ -66,6 +73,7 @@ class LineChunks(Dataset):
         max_width: int = 1024,
         short_chunks: int = 0,
         seed: int = 0,
+        few_shapes: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -82,6 +90,7 @@ class LineChunks(Dataset):
         self.max_width = max_width
         self.short_chunks = short_chunks
         self.seed = seed
+        self.few_shapes = few_shapes
         self.rank = rank
         self.world = world
         shares = np.array([source.share for source in sources], dtype=np.float64)
@@ -96,7 +105,7 @@ class LineChunks(Dataset):
             "sources": [[len(source.rows), source.share] for source in self.sources],
             "data_seed": self.seed,
             **{name: getattr(self, name) for name in
-               ("lines_per_chunk", "batches_per_chunk", "max_width", "short_chunks")},
+               ("lines_per_chunk", "batches_per_chunk", "max_width", "short_chunks", "few_shapes")},
         }  # fmt: skip
 
     def __len__(self) -> int:
@@ -111,18 +120,24 @@ class LineChunks(Dataset):
             rows += [self._row(index, position, max_width) for position in range(first, last)]
         widths = [self.processor.image_processor.resized_width(*image.size) for image, _ in rows]
         order = np.argsort(widths, kind="stable")
-        order = np.resize(order, max(len(order), self.batches_per_chunk))  # fewer lines than batches: some twice
+        unit = max(1, self.lines_per_chunk // self.batches_per_chunk // 8) if self.few_shapes else 1
+        lines = unit * max(math.ceil(len(order) / unit), self.batches_per_chunk)
+        order = order[np.sort(np.resize(np.arange(len(order)), lines))]  # fewer than that: some twice
         columns = np.cumsum(np.asarray(widths)[order])
-        least = np.arange(1, self.batches_per_chunk)  # no batch is empty
-        cuts = np.searchsorted(columns, least * columns[-1] / self.batches_per_chunk)
-        cuts = np.maximum.accumulate(cuts - least) + least
-        batches = np.split(order, np.clip(cuts, least, len(order) - self.batches_per_chunk + least))
+        numbers = np.arange(1, self.batches_per_chunk)
+        cuts = np.searchsorted(columns, numbers * columns[-1] / self.batches_per_chunk) // unit
+        cuts = np.maximum.accumulate(cuts - numbers) + numbers  # no batch is empty
+        batches = np.split(order, unit * np.clip(cuts, numbers, lines // unit - self.batches_per_chunk + numbers))
         shuffle = np.random.default_rng([self.seed, 1, chunk]).permutation(len(batches))
         return [self._collate([rows[i] for i in batches[b]]) for b in shuffle]
 
     def _collate(self, rows: list[tuple[Image.Image, str]]) -> dict[str, torch.Tensor]:
         images, texts = zip(*rows, strict=True)
-        return dict(self.processor(images=list(images), text=list(texts), return_tensors="pt"))
+        batch = dict(self.processor(images=list(images), text=list(texts), return_tensors="pt"))
+        if self.few_shapes:
+            pixels = batch["pixel_values"]
+            batch["pixel_values"] = F.pad(pixels, (0, -pixels.shape[-1] % FEW_WIDTHS))
+        return batch
 
     def _row(self, index: int, position: int, max_width: int) -> tuple[Image.Image, str]:
         source = self.sources[index]

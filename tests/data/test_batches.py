@@ -148,6 +148,21 @@ def test_small_batches_are_never_empty(lines_per_batch):
         assert min(len(batch["labels"]) for batch in chunks[chunk]) >= 1
 
 
+def test_few_shapes_are_multiples_and_keep_every_line():
+    lines = rows(150)
+    chunks = LineChunks([Source(lines)], processor(), lines_per_chunk=150, batches_per_chunk=4, few_shapes=True)
+    batches = chunks[0]
+    assert {len(batch["labels"]) % 4 for batch in batches} == {0}  # an eighth of 150 / 4
+    assert {batch["pixel_values"].shape[-1] % 64 for batch in batches} == {0}
+    read = texts(batches, chunks.processor.tokenizer)
+    assert set(read) == {row["text"] for row in lines} and len(read) < 150 + 4
+    for batch in batches:
+        padding = torch.arange(batch["pixel_values"].shape[-1]) >= batch["widths"].max()
+        assert not batch["pixel_values"][..., padding].any()
+    columns = [int(batch["widths"].sum()) for batch in batches]
+    assert max(columns) - min(columns) <= 8 * max(int(batch["widths"].max()) for batch in batches)
+
+
 def test_an_image_is_learnt_as_it_is_read():
     clear = Image.new("RGBA", (40, 16))
     clear.paste((0, 0, 0, 255), (8, 4, 30, 12))
