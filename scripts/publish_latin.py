@@ -81,7 +81,13 @@ CHECKPOINTS = {
     "crnn-small-latin": Checkpoint(
         "A convolutional recurrent network with a CTC head that reads lines and words of printed Latin text: receipts, "
         "documents, screens, signs. Small enough for any CPU.",
-        (*LIMITS, LIKE_NOT_EQUAL, "Run 1 had neither SVT nor the receipt lines of which the case is not known."),
+        (
+            *LIMITS,
+            LIKE_NOT_EQUAL,
+            "Run 1 had neither SVT nor the receipt lines of which the case is not known.",
+            "Run 7 was made on one GPU. Its judge is PP-OCR (`hf-ocr convert rapidocr`) after scripts/finetune.py on "
+            "the training lines and words of which the case is known.",
+        ),
         (
             f"{TRAIN}first",
             f"{TRAIN}second --init_from runs/first/final --max_steps 13000 --learning_rate 1e-3",
@@ -98,6 +104,10 @@ CHECKPOINTS = {
             f"{TRAIN}sixth --init_from hf_ocr/checkpoints/crnn-small-latin --max_steps 1600 --late_from 0.65 "
             "--learning_rate 1e-3 --seed 61",
             "python scripts/publish_latin.py --data DATA --run runs/sixth --share_before 0.5",
+            f"{TRAIN}seventh --init_from hf_ocr/checkpoints/crnn-small-latin --low_rank --teacher "
+            "hf_ocr/checkpoints/crnn-small-latin --distillation_weight 2 --judge runs/pp-ocr-receipts-words "
+            "--max_steps 5229 --late_from 0.79 --learning_rate 1.2e-3 --lines_per_batch 256 --num_workers 15 --seed 81",
+            "python scripts/publish_latin.py --data DATA --run runs/seventh",
         ),
         None,
     ),
@@ -300,14 +310,13 @@ def main() -> None:
     ends = [json.loads((run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]) for run in runs]
     settings = dict(earlier.settings) if earlier else {}
     done = max((int(name.split(":")[0].removeprefix("run ")) for name in settings), default=0)
-    machine = hardware()
-    if earlier and not runs:
-        machine = earlier.hardware
-    elif earlier and machine["cpu"] not in earlier.hardware["cpu"]:
-        machine["cpu"] = f"{earlier.hardware['cpu']} (runs 1 to {done}), {machine['cpu']}"
+    machine = earlier.hardware if earlier else hardware()
     for number, run in enumerate(runs, done + 1):
         own = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+        machine = own.pop("hardware")
         settings |= {f"run {number}: {name}": value for name, value in own.items()}
+    if earlier and machine["cpu"] not in earlier.hardware["cpu"]:
+        machine["cpu"] = f"{earlier.hardware['cpu']} (runs 1 to {done}), {machine['cpu']}"
 
     def total(before: float | None, name: str) -> float:
         return (before or 0) + sum(end[name] for end in ends)
