@@ -172,7 +172,16 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
         Args:
             crnn: a `CrnnForTextRecognition`.
             config_kwargs: of `VisionTextConfig.small`.
+
+        Raises:
+            ValueError: a CRNN with residual blocks, of which there are none here.
         """
+        if any(crnn.config.residual_blocks or ()):
+            raise ValueError(
+                f"from_crnn: the CRNN has residual_blocks={crnn.config.residual_blocks}, expected none, as in "
+                "CrnnConfig.small(). Begin with such a one, or with fresh weights: "
+                "VisionTextForTextRecognition(VisionTextConfig.small())."
+            )
         same = {name: getattr(crnn.config, name) for name in ("vocab_size", "image_height", "num_channels")}
         model = cls(VisionTextConfig.small(**same, **config_kwargs))
         state = {name: part for name, part in crnn.crnn.convolutions.state_dict().items() if ".vertical." not in name}

@@ -48,6 +48,12 @@ def test_a_crnn_gives_kernels_in_two_as_one():
     torch.testing.assert_close(answers, expected, atol=1e-5, rtol=0)
 
 
+def test_a_crnn_with_residual_blocks_has_other_layers():
+    config = CrnnConfig.small(vocab_size=5, image_height=32, residual_blocks=[0, 1, 0, 0, 0, 0, 0, 0])
+    with pytest.raises(ValueError, match=r"residual_blocks=\[0, 1, 0.*expected none"):
+        VisionTextForTextRecognition.from_crnn(CrnnForTextRecognition(config))
+
+
 @pytest.mark.parametrize("height", [32, 40, 48])
 def test_frames_cover_the_image(height):
     config = VisionTextConfig.small(image_height=height, encoder_layers=1)
