@@ -8,7 +8,9 @@ encoder of a CRNN; `vision_text` begins with its convolutions. With `--teacher C
 from any of them: it tells the case of lines that are annotated in capitals, and its logits are learnt beside the
 labels. What a model to go on from misreads and the teacher, or the `--judge`, reads as labelled is drawn more often; a
 judge may see other frames, as PP-OCR does (`hf-ocr convert rapidocr`, finetune.py). With `--low_rank` the kernels of
-the CRNN to go on from are first put in two, for speed. Where the machine has no bfloat16, all is float32.
+the CRNN to go on from are first put in two, for speed. Where the machine has no bfloat16, all is float32. A GPU waits
+for its lines: give it `--lines_per_batch 256` and as many `--num_workers` as there are cores but one. What is chosen of
+the training lines is kept in the output folder, so that one machine can choose and another train.
 
 Hours, hardware, versions and results of the run behind the shipped weights: model_cards/crnn-small-latin.json, written
 by scripts/publish_latin.py. The lines it was measured on are never read here.
