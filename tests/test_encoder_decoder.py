@@ -124,7 +124,7 @@ def test_a_vit_joined_with_gpt2_learns_to_end(tmp_path):
         part.save_pretrained(tmp_path / "joined")
     model, processor = load_recognizer(tmp_path / "joined")
     rows = [{"image": drawn(word), "text": word} for word in WORDS]
-    chunks = LineChunks([Source(rows)], processor, lines_per_chunk=16, batches_per_chunk=2)
+    chunks = LineChunks([Source(rows)], processor, lines_per_chunk=16, batches_per_chunk=2, few_shapes=True)
     settings = TrainingConfig(str(tmp_path), max_steps=200, save_steps=200, learning_rate=5e-3, average_decay=0.8)
     train(model, processor, chunks, settings)
     report = evaluate(*load_recognizer(tmp_path / "final"), rows)

@@ -134,9 +134,10 @@ class LineChunks(Dataset):
     def _collate(self, rows: list[tuple[Image.Image, str]]) -> dict[str, torch.Tensor]:
         images, texts = zip(*rows, strict=True)
         batch = dict(self.processor(images=list(images), text=list(texts), return_tensors="pt"))
-        if self.few_shapes:
-            pixels = batch["pixel_values"]
-            batch["pixel_values"] = F.pad(pixels, (0, -pixels.shape[-1] % FEW_WIDTHS))
+        if self.few_shapes and "widths" in batch:  # other processors give all images one size
+            pixels, widest = batch["pixel_values"], self.processor.image_processor.max_width
+            width = min(math.ceil(pixels.shape[-1] / FEW_WIDTHS) * FEW_WIDTHS, widest)
+            batch["pixel_values"] = F.pad(pixels, (0, width - pixels.shape[-1]))
         return batch
 
     def _row(self, index: int, position: int, max_width: int) -> tuple[Image.Image, str]:

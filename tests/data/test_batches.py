@@ -163,6 +163,13 @@ def test_few_shapes_are_multiples_and_keep_every_line():
     assert max(columns) - min(columns) <= 8 * max(int(batch["widths"].max()) for batch in batches)
 
 
+def test_few_shapes_leave_images_of_one_size_as_they_are():
+    one = processor()
+    one.image_processor = TextLineImageProcessor(height=16, min_width=100, max_width=100)
+    chunks = LineChunks([Source(rows(40))], one, lines_per_chunk=40, batches_per_chunk=2, few_shapes=True)
+    assert {batch["pixel_values"].shape[-1] for batch in chunks[0]} == {100}
+
+
 def test_an_image_is_learnt_as_it_is_read():
     clear = Image.new("RGBA", (40, 16))
     clear.paste((0, 0, 0, 255), (8, 4, 30, 12))
