@@ -50,8 +50,9 @@ those of the training process (a second process prepares its lines).
 
 ![test CER by training lines](fraktur.png)
 
-| model | weights | training lines | replayed | steps | minutes | cores | test CER | receipts | best validation CER |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| model | weights | training lines | replayed | steps | learning rate | minutes | cores | test CER | receipts | \
+best validation CER |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -97,9 +98,9 @@ def render(content: dict[str, Any]) -> str:
     text = PREFACE.format(cpu=content["cpu"], **content["sizes"])
     for row in content["rows"]:
         figures = [f"{100 * row[name]:.2f} %" if name in row else "" for name in ("test", "old", "validation")]
-        work = ["none", "", "", "", ""]
+        work = ["none", *[""] * 5]
         if row["lines"]:
-            work = [f"{row['lines']:,}", f"{row['replayed']:.0%}", f"{row['steps']:,}"]
+            work = [f"{row['lines']:,}", f"{row['replayed']:.0%}", f"{row['steps']:,}", f"{row['learning_rate']:g}"]
             work += [f"{row['minutes']:.0f}", str(row["cores"])]
         text += f"| {' | '.join([row['model'], row['weights'][:8], *work, *figures])} |\n"
     return text
@@ -165,7 +166,11 @@ def main() -> None:
             }
         )  # fmt: skip
         reached = {result["dataset"]: result["report"]["figures"]["cer"]["value"] for result in record["results"]}
-        work = {"steps": record["steps"], "minutes": round(60 * record["hours"], 1)}
+        work = {
+            "steps": record["steps"],
+            "learning_rate": arguments.learning_rate,
+            "minutes": round(60 * record["hours"], 1),
+        }
         work |= {"replayed": record["settings"]["replay_share"], "cores": record["hardware"]["cores"]}
         row = {**start, "lines": count, **work, **reached}
         print(row, flush=True)
