@@ -85,8 +85,9 @@ CHECKPOINTS = {
             *LIMITS,
             LIKE_NOT_EQUAL,
             "Run 1 had neither SVT nor the receipt lines of which the case is not known.",
-            "Run 7 was made on one GPU. Its judge is PP-OCR (`hf-ocr convert rapidocr`) after scripts/finetune.py on "
-            "the training lines and words of which the case is known.",
+            "Run 7 was made on one GPU: its length was fitted to the time left while it ran, its fonts were cut to the "
+            "alphabet. Its judge is PP-OCR (`hf-ocr convert rapidocr`) after scripts/finetune.py on the training lines "
+            "and words of which the case is known.",
         ),
         (
             f"{TRAIN}first",
