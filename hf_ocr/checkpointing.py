@@ -125,8 +125,12 @@ def save_model(model: Any, processor: Any, folder: Path) -> None:
 
 
 def list_checkpoints(folder: str | Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
-    found = [path for path in Path(folder).glob(f"{PREFIX}*") if (path / "state.json").exists()]
+    """Complete checkpoints of a run, oldest first; not what somebody has put beside them, as checkpoint-200-copy."""
+    found = [
+        path
+        for path in Path(folder).glob(f"{PREFIX}*")
+        if path.name.removeprefix(PREFIX).isdecimal() and (path / "state.json").exists()
+    ]
     return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
 
 

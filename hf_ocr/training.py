@@ -4,7 +4,7 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,6 +32,8 @@ METRICS = ("exact", "cer", "cer_ignoring_case", "wer")
 # Settings that no weights depend on.
 FREE = ("output_dir", "eval_steps", "save_steps", "save_total_limit", "early_stopping_patience",
         "dataloader_num_workers", "report_to")  # fmt: skip
+AT_LEAST_ONE = ("max_steps", "gradient_accumulation_steps", "eval_steps", "save_steps", "save_total_limit",
+                "early_stopping_patience")  # fmt: skip
 UNSUPPORTED = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
@@ -114,20 +116,18 @@ def train(
         origin: what else a run that goes on must find as it was, as JSON values: of what files the lines are.
 
     Raises:
-        ValueError: a `save_total_limit` below 1, an unknown schedule or metric, a tracker that is not installed, fp16
-            on a CPU, chunks of another process, checkpoints of another run, or of other steps in other processes, a
-            configuration of accelerate that the loop cannot keep, gradient checkpointing of a model without layers for
-            it, or a loss that stays not finite.
+        ValueError: a setting of AT_LEAST_ONE below that, an unknown schedule or metric, a tracker that is not
+            installed, fp16 on a CPU, chunks of another process, checkpoints of another run, or of other steps in other
+            processes, a configuration of accelerate that the loop cannot keep, gradient checkpointing of a model
+            without layers for it, or a loss that stays not finite.
 
     Returns:
         The averaged model, also saved with its processor in `output_dir/final`; the best one, where there is an
         evaluation, in `output_dir/best`.
     """
-    if config.save_total_limit < 1:
-        raise ValueError(
-            f"save_total_limit is {config.save_total_limit}, expected at least 1: a run goes on from its newest "
-            "checkpoint."
-        )
+    for name in AT_LEAST_ONE:
+        if (value := getattr(config, name)) is not None and value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1.")
     if config.metric_for_best_model not in METRICS:
         raise ValueError(f"metric_for_best_model is {config.metric_for_best_model!r}, expected one of {METRICS}.")
     accelerator = Accelerator(
@@ -261,14 +261,16 @@ def train(
         last = step == config.max_steps
         if evaluate_average is not None and (step % config.eval_steps == 0 or last):
             broadcast(list(average.module.buffers()))  # batch norms of each process have seen its own lines
-            figures = _figures(evaluate_average(average.module))
-            _note_best(progress, figures, config.metric_for_best_model)
+            reports = evaluate_average(average.module)
+            first = next(iter(reports.values()))
+            _note_best(progress, first.figures, config.metric_for_best_model)
             entry = {
                 "step": step,
                 **{name: value for name, value in progress.items() if name != "evaluations_since_best"},
+                "best": round(progress["best"], 4),
                 "loss": round(sum(losses) / len(losses), 4),
                 "learning_rate": scheduler.get_last_lr()[0],
-                **figures,
+                **_figures(reports),
             }
             losses.clear()
             if accelerator.is_main_process:
@@ -347,12 +349,11 @@ def _figures(reports: dict[str, Report]) -> dict[str, float]:
     return figures
 
 
-def _note_best(progress: dict[str, Any], figures: dict[str, float], metric: str) -> None:
-    """The first set's."""
-    value = next(value for name, value in figures.items() if name.endswith(f"_{metric}"))
+def _note_best(progress: dict[str, Any], figures: Mapping[str, float], metric: str) -> None:
+    """Of the figures of the first set, as they are: rounded ones would call a little better the same."""
     sign = -1 if metric == "exact" else 1
-    if progress["best"] is None or sign * value < sign * progress["best"]:
-        progress["best"], progress["evaluations_since_best"] = value, 0
+    if progress["best"] is None or sign * figures[metric] < sign * progress["best"]:
+        progress["best"], progress["evaluations_since_best"] = figures[metric], 0
     else:
         progress["evaluations_since_best"] += 1
 

@@ -21,9 +21,10 @@ import math
 import shutil
 import sys
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import date, timedelta
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,22 @@ class TrainingArguments:
     seed: int = 0
 
 
+def parse_settings(parser: HfArgumentParser, file: str) -> tuple[Any, ...]:
+    """The arguments in a JSON file, held to what the command line is held to."""
+    try:
+        parsed = parser.parse_json_file(file)
+    except TypeError as error:  # of a dataclass
+        raise ValueError(f"{file}: {error}. Give what `python scripts/finetune.py --help` asks for.") from error
+    for part in parsed:
+        for setting in fields(part):
+            value, choices = getattr(part, setting.name), setting.metadata.get("choices")
+            if choices and value is not None and value not in choices:
+                raise ValueError(f"{file}: {setting.name} is {value!r}, expected one of {', '.join(choices)}.")
+            if setting.name.endswith("_file") and isinstance(value, str):
+                setattr(part, setting.name, [value])
+    return parsed
+
+
 def files_of(data: DataArguments) -> dict[str, Any]:
     """The settings that name files, those that are given."""
     return {name: value for name, value in vars(data).items() if name.endswith("_file") and value}
@@ -185,9 +202,7 @@ def main() -> None:
     arguments = (ModelArguments, DataArguments, TrainingArguments)
     parser = HfArgumentParser(arguments, description=__doc__, formatter_class=HelpFormatter)
     if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
-        model_arguments, data, training = parser.parse_json_file(sys.argv[1])
-        for name, value in files_of(data).items():
-            setattr(data, name, [value] if isinstance(value, str) else value)
+        model_arguments, data, training = parse_settings(parser, sys.argv[1])
     else:
         model_arguments, data, training = parser.parse_args_into_dataclasses()
     # Without a GPU, accelerate takes several processes for single ones unless it is told that CPUs are meant.
@@ -196,6 +211,9 @@ def main() -> None:
     say = print if state.is_main_process else lambda *words: None
     say(f"{state.num_processes} process{'es' if state.num_processes > 1 else ''} on {state.device}")
     output = Path(training.output_dir)
+    for file in chain.from_iterable(files_of(data).values()):
+        if output.resolve().is_relative_to(Path(file).resolve()):
+            raise ValueError(f"--output_dir {output} lies in {file}, which it would change. Name another folder.")
     if not sys.stderr.isatty():  # their bars show in pipes and files too
         logging.disable_progress_bar()
         disable_progress_bars()
@@ -213,7 +231,10 @@ def main() -> None:
 
     def measurable(name: str, files: list[str] | None) -> Dataset | None:
         given = lines(files)
-        rows = given and measurable_lines(given, processor.image_processor)
+        try:
+            rows = given and measurable_lines(given, processor.image_processor)
+        except ValueError as error:
+            raise ValueError(f"{name} lines: {error}") from error
         if rows is not None and len(rows) < len(given):
             left_out = f"{len(given) - len(rows):,} {name} lines are left out"
             say(f"{left_out}: no text, or an image that is broken or no text line, see hf-ocr inspect")
@@ -335,15 +356,14 @@ def main() -> None:
         write_record(output, best, processor, reports, found, counts, model_arguments, data, training)
 
 
-def look_at(splits: dict[str, Dataset | None], model: Any, processor: Any, alphabet: str, max_width: int) -> None:
+def look_at(splits: dict[str, Dataset | None], model: Any, processor: Any, alphabet: Any, max_width: int) -> None:
     """Print what was found in the data; stop where training would go wrong."""
     found = {name: undecoded_rows(rows) for name, rows in splits.items() if rows is not None}
     train_splits = len(found.keys() & {"train", "replay"})
     frames, positions = getattr(model.base_model, "frame_count", None), decoder_positions(model)
-    grows = alphabet != "fail"
     # New characters of old lines stop no run, and those of a test do not grow the alphabet.
-    alphabet_splits = {"train", "validation", "replay" if grows else "test"}
-    inspection = inspect_lines(found, processor, frames, grows, positions, max_width, train_splits, alphabet_splits)
+    alphabet_splits = {"train", "validation", "test" if alphabet == "fail" else "replay"}
+    inspection = inspect_lines(found, processor, frames, alphabet, positions, max_width, train_splits, alphabet_splits)
     print("\n".join(inspection_lines(inspection)), flush=True)
     if inspection.errors:
         raise SystemExit("The errors above would make training wrong. Mend them and start again.")

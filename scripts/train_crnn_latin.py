@@ -48,6 +48,7 @@ try:
 except ImportError as error:
     raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
 
+from hf_ocr.batch_reading import fingerprint_checkpoint
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import ChunkSequence, LineChunks, Source
 from hf_ocr.data.fonts import find_fonts, load_words, split_families
@@ -144,10 +145,12 @@ def in_case_of(reading: str, label: str) -> str:
     return "".join(cased)
 
 
-def once(file: Path, choose: Callable[[], list[Any]]) -> list[Any]:
+def once(file: Path, choose: Callable[[], Any]) -> Any:
     """What is chosen is kept in `file`, as JSON: a run that goes on finds the same, wherever it does."""
     if not file.exists():
-        file.write_text(json.dumps(choose()), encoding="utf-8")
+        partial_file = file.with_suffix(".partial")
+        partial_file.write_text(json.dumps(choose()), encoding="utf-8")
+        partial_file.replace(file)
     return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -319,6 +322,15 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
     torch.manual_seed(arguments.seed)
+    output = arguments.output_dir
+    output.mkdir(parents=True, exist_ok=True)
+    readers = {
+        name: fingerprint_checkpoint(folder)
+        for name in ("init_from", "teacher", "judge")
+        if (folder := getattr(arguments, name)) is not None
+    }
+    if (known := once(output / "readers.json", lambda: readers)) != readers:  # they chose what is kept there
+        parser.error(f"{output} was begun with {known}, now {readers}. Give the same checkpoints, or another folder.")
     reader = None
     if arguments.init_from is not None:
         # Weights are shipped in fp16; training needs them in float32.
@@ -328,8 +340,6 @@ def main() -> None:
     model = new_model(arguments.model_type, arguments.image_height, reader)
     tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
     processor = TextRecognitionProcessor(TextLineImageProcessor(height=model.config.image_height), tokenizer)
-    output = arguments.output_dir
-    output.mkdir(parents=True, exist_ok=True)
     if arguments.low_rank:
         if model is not reader:
             parser.error("--low_rank needs a crnn to go on from: give --model_type crnn and --init_from.")

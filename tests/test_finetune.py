@@ -246,6 +246,22 @@ def test_settings_may_lie_in_a_file(folder, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "run" / "best" / "model.safetensors").exists()
 
+    for change, said in (
+        ({"augmentation": "lines"}, "run.json: augmentation is 'lines', expected one of none, line, word"),
+        ({"output_dir": None}, "run.json: TrainingArguments.__init__() missing 1 required positional argument"),
+    ):
+        wrong = {name: value for name, value in (settings | change).items() if value is not None}
+        (tmp_path / "run.json").write_text(json.dumps(wrong), encoding="utf-8")
+        refused = subprocess.run(launch, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+        assert refused.returncode != 0 and said in refused.stderr, refused.stderr[-3000:]
+
+
+def test_a_run_among_its_own_lines_is_refused(folder):
+    """Its pictures would become lines, and it could not go on, for the lines would be others."""
+    refused = refuse(folder, folder / "train" / "run", max_steps=2)
+    assert "lies in" in refused.stderr and "Name another folder" in refused.stderr
+    assert not (folder / "train" / "run").exists()
+
 
 def test_lines_that_cannot_be_measured_are_left_out(folder, tmp_path):
     """They stop neither the run nor an evaluation of it."""
@@ -263,7 +279,10 @@ def test_lines_that_cannot_be_measured_are_left_out(folder, tmp_path):
     for path in lines.glob("*.gt.txt"):
         path.write_text("")
     refused = refuse(folder, tmp_path / "none", max_steps=2, test_file=lines)
-    assert "none of the 4 lines with a text that can be read has a character" in refused.stderr
+    assert (
+        "test lines: none of 7 lines can be measured: 1 have no text, 2 have an image that cannot be read, 4 have a "
+        "text without a character" in refused.stderr
+    )
 
 
 def test_equal_images_and_images_without_a_text_stop_no_run(folder, tmp_path):

@@ -19,7 +19,7 @@ from hf_ocr.distillation import Teacher
 from hf_ocr.evaluation import Prediction, evaluate, report_on
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
-from hf_ocr.training import train
+from hf_ocr.training import AT_LEAST_ONE, train
 
 
 def test_it_logs_what_the_average_reads_and_saves_it(tmp_path):
@@ -54,9 +54,20 @@ def test_a_short_run_saves_what_it_learnt(tmp_path):
     assert min(kept) > 0.5
 
 
-def test_a_run_without_checkpoints_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="save_total_limit is 0"):
-        train(*parts()[:3], settings(tmp_path, save_total_limit=0))
+@pytest.mark.parametrize("name", AT_LEAST_ONE)
+def test_numbers_that_make_no_run_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name} is 0, expected at least 1"):
+        train(*parts()[:3], settings(tmp_path, **{name: 0}))
+
+
+def test_a_copy_of_a_checkpoint_is_no_checkpoint(tmp_path):
+    """Neither a run that saves nor one that goes on stumbles over it."""
+    model, processor, chunks, _ = parts()
+    for name in ("checkpoint-2-copy", "checkpoint-old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.json").write_text("{}")
+    train(model, processor, chunks, settings(tmp_path, max_steps=4, save_steps=2))
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-4"]
 
 
 @pytest.mark.parametrize("stop", [4, 8])
@@ -222,6 +233,24 @@ def test_the_best_is_what_the_metric_says(tmp_path, metric, best):
     train(model, processor, chunks, values, validate)
     found = CrnnForTextRecognition.from_pretrained(tmp_path / "best").state_dict()
     assert all(torch.equal(tensor, seen[best][name]) for name, tensor in found.items())
+
+
+def test_a_little_better_is_better(tmp_path):
+    """The log is rounded, the choice is not: one character of 30,000."""
+    model, processor, chunks, _ = parts()
+    seen = []
+
+    def validate(average):
+        seen.append(copy.deepcopy(average.state_dict()))
+        lines, wrong = ["abc" * 5000, "def" * 5000], 4 - len(seen)
+        read = [lines[0], lines[1][:-wrong] + "x" * wrong]
+        return {"words": report_on([Prediction(0, a, b, 1.0, 40, 10) for a, b in zip(lines, read, strict=True)])}
+
+    train(model, processor, chunks, settings(tmp_path, max_steps=6, eval_steps=2, early_stopping_patience=1), validate)
+    found = CrnnForTextRecognition.from_pretrained(tmp_path / "best").state_dict()
+    assert len(seen) == 3 and all(torch.equal(tensor, seen[2][name]) for name, tensor in found.items())
+    best = [json.loads(line)["best"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert best == [0.0001, 0.0001, 0.0]
 
 
 def test_an_unknown_metric_is_refused(tmp_path):

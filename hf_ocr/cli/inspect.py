@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         processor = MgpStrProcessor(reader.image_processor, MgpStrTokenizers(reader.tokenizer))
     elif not hasattr(reader.model, "recognize"):
         processor = EncoderDecoderProcessor(reader.image_processor, reader.tokenizer)
-    inspection = inspect_lines(splits, processor, frames, options.alphabet != "fail", decoder_positions(reader.model))
+    inspection = inspect_lines(splits, processor, frames, options.alphabet, decoder_positions(reader.model))
     print("\n".join(report(inspection)))
     return 1 if inspection.errors else 0
 

@@ -5,6 +5,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from hf_ocr.data.lines import undecoded, undecoded_rows
-from hf_ocr.models.image_loading import load_image
+from hf_ocr.models.image_loading import ImageError, load_image
 
 FEW_WIDTHS = 64  # px; of the widths of batches with few shapes, what they are multiples of
 
@@ -151,18 +152,20 @@ class LineChunks(Dataset):
             try:
                 row = source.rows[int(order[attempt % count])]
                 image, text = load_image(undecoded(row["image"])), unicodedata.normalize("NFC", row["text"])
-                if not self.alphabet.issuperset(text):
-                    causes["with characters outside the alphabet"] += 1
-                    continue
-                if source.augment is not None:
-                    prepare.resized_width(*prepare.cut_to_text(image).size)  # what is too small would be enlarged
-                    image = source.augment(image.convert("L"), generator)
-                image = prepare.cut_to_text(image)
-                if prepare.resized_width(*image.size) <= max_width:
-                    return image, text
-                causes[f"wider than max_width, {max_width} px"] += 1
+                prepare.resized_width(*prepare.cut_to_text(image).size)  # what is too small would be enlarged
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # of files that are no images
                 causes["unreadable"] += 1
+                continue
+            if not self.alphabet.issuperset(text):
+                causes["with characters outside the alphabet"] += 1
+                continue
+            if source.augment is not None:
+                image = source.augment(image.convert("L"), generator)
+            image = prepare.cut_to_text(image)
+            with suppress(ImageError):  # grown too wide for any model
+                if prepare.resized_width(*image.size) <= max_width:
+                    return image, text
+            causes[f"wider than max_width, {max_width} px"] += 1
         found = ", ".join(f"{number} {cause}" for cause, number in causes.items())
         raise ValueError(f"source {index}: none of its {count} rows can be learnt: {found}. Inspect the data.")
 

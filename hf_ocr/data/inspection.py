@@ -12,12 +12,13 @@ from tqdm.auto import tqdm
 
 from hf_ocr.data.lines import pixel_checksum, undecoded
 from hf_ocr.models.image_loading import load_image
+from hf_ocr.models.line_preparation import TALL
 
 __all__ = ["Finding", "Inspection", "inspect_lines"]
 
 Severity = Literal["error", "warning"]
 NUM_EXAMPLES = 3
-# Beyond this share of unusable lines the data is not what it is taken for.
+# Beyond this share of unusable lines, of those to train on or of all, the data is not what it is taken for.
 MOST_UNUSABLE = 0.1
 # Shapes that stand for other letters and digits: Latin ligatures, Arabic presentation forms, half and full width forms.
 # The signs among them are those of Arabic and Chinese texts.
@@ -71,14 +72,16 @@ class Inspection:
 
 
 class _Collector:
-    """Counts and first examples, by kind of finding."""
+    """Counts and first examples, by kind of finding; `in_split` counts those of each split."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.in_split: Counter[tuple[str, str]] = Counter()
         self.examples: dict[str, list[str]] = defaultdict(list)
 
     def add(self, kind: str, split: str, row: int, said: str) -> None:
         self.counts[kind] += 1
+        self.in_split[kind, split] += 1
         if len(self.examples[kind]) < NUM_EXAMPLES:
             self.examples[kind].append(f"{split}, row {row}: {said}")
 
@@ -87,7 +90,7 @@ def inspect_lines(
     splits: Mapping[str, Sequence[Mapping[str, Any]]],
     processor: Any,
     frames: Callable[[int], int] | None = None,
-    alphabet_grows: bool = False,
+    alphabet_mode: Literal["fail", "union", "new"] = "fail",
     positions: int | None = None,
     max_width: int | None = None,
     train_splits: int = 1,
@@ -100,7 +103,8 @@ def inspect_lines(
             encoded bytes among them: a broken one is then a finding, not an error.
         processor: of the model.
         frames: width of an image at the model's height (px) -> frames of its CTC head; None for a model without one.
-        alphabet_grows: characters outside the alphabet are to be added, not refused.
+        alphabet_mode: what becomes of characters outside the alphabet: "fail" refuses them, "union" adds them, and
+            "new" adds them and drops those of the alphabet that no line needs (`resize_alphabet`).
         positions: tokens, the end among them, that the decoder has room for; None for a model without such a bound.
         max_width: px at the model's height, of the lines to train on; None without such a bound.
         train_splits: how many of the splits are trained on; what stands in two of these is no leak.
@@ -110,14 +114,13 @@ def inspect_lines(
     found = _Collector()
     alphabet: Set[str] = frozenset(processor.tokenizer.alphabet)
     prepare = processor.image_processor
-    readable = set(alphabet)  # once the alphabet has grown
+    readable = set() if alphabet_mode == "new" else set(alphabet)  # once the alphabet has grown
     unknown: defaultdict[str, Counter[str]] = defaultdict(Counter)
     characters: Counter[str] = Counter()
     seen: dict[str, tuple[str, int, str]] = {}
     learnt = frozenset(list(splits)[:train_splits])
     widths, heights, lengths = [], [], []
-    total = sum(len(rows) for rows in splits.values())
-    bar = tqdm(total=total, desc="inspecting", unit="line", disable=None)
+    bar = tqdm(total=sum(len(rows) for rows in splits.values()), desc="inspecting", unit="line", disable=None)
     for split, rows in splits.items():
         for index in range(len(rows)):
             bar.update()
@@ -134,6 +137,8 @@ def inspect_lines(
                 continue
             if not text.strip():
                 found.add("empty", split, index, repr(text))
+            elif text != text.strip():
+                found.add("spaces", split, index, repr(text))
             composed = unicodedata.normalize("NFC", text)
             if composed != text:
                 found.add("not composed", split, index, repr(text))
@@ -144,7 +149,7 @@ def inspect_lines(
             kind, known = "outside", alphabet
             if alphabet_splits is not None and split not in alphabet_splits:
                 kind, known = "outside, learnt" if split in learnt else "outside, measured", readable
-            elif alphabet_grows:
+            elif alphabet_mode != "fail":
                 readable.update(composed)
             if outside := [c for c in composed if c not in known]:
                 unknown[kind].update(outside)
@@ -161,6 +166,8 @@ def inspect_lines(
                 )
             if max_width is not None and split in learnt and width > max_width:
                 found.add("too wide", split, index, f"{text!r}, {width} px")
+            if split in learnt and image.height > TALL * image.width and len(composed.strip()) > 2:
+                found.add("turned", split, index, f"{text!r}, {image.width} x {image.height} px")
             key = pixel_checksum(image)
             if key in seen:
                 other_split, other_index, other_text = seen[key]
@@ -180,7 +187,7 @@ def inspect_lines(
     bar.close()
     return Inspection(
         num_lines={split: len(rows) for split, rows in splits.items()},
-        findings=tuple(_findings(found, unknown, total, alphabet_grows, max_width)),
+        findings=tuple(_findings(found, unknown, splits, learnt, alphabet_mode != "fail", max_width)),
         widths=np.array(widths, dtype=np.int64),
         heights=np.array(heights, dtype=np.int64),
         lengths=np.array(lengths, dtype=np.int64),
@@ -189,9 +196,19 @@ def inspect_lines(
 
 
 def _findings(
-    found: _Collector, unknown: Mapping[str, Counter[str]], total: int, alphabet_grows: bool, max_width: int | None
+    found: _Collector,
+    unknown: Mapping[str, Counter[str]],
+    splits: Mapping[str, Sequence[Mapping[str, Any]]],
+    learnt: Set[str],
+    alphabet_grows: bool,
+    max_width: int | None,
 ) -> Iterable[Finding]:
-    many = {kind: count > MOST_UNUSABLE * total for kind, count in found.counts.items()}
+    total = sum(len(rows) for rows in splits.values())
+    many = {
+        kind: count > MOST_UNUSABLE * total
+        or any(found.in_split[kind, split] > MOST_UNUSABLE * len(splits[split]) for split in learnt)
+        for kind, count in found.counts.items()
+    }
 
     def outside(kind: str) -> str:
         shown = ", ".join(f"{c!r} (U+{ord(c):04X}, {n} times)" for c, n in unknown[kind].most_common(8))
@@ -254,7 +271,19 @@ def _findings(
         "empty": (
             severity("empty"),
             "lines without text",
-            "Right for images that are blank, and a mistake for others.",
+            "Right for images that are blank. An image that nobody has transcribed needs its empty .gt.txt or its row "
+            "removed, or it would teach that there is nothing to read.",
+        ),
+        "turned": (
+            "warning",
+            f"images to train on that are taller than {TALL} times their width, with texts of three characters or more",
+            "Turn those whose text runs upwards or downwards: reading tries every turn, training takes them as they "
+            "are.",
+        ),
+        "spaces": (
+            "warning",
+            "texts with white space before or behind them",
+            "Remove it: nothing on the image shows it.",
         ),
         "not composed": (
             "warning",

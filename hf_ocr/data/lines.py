@@ -36,7 +36,8 @@ def read_lines(
     Args:
         source: a parquet file; a folder of parquet files; a folder with metadata.csv, metadata.jsonl or
             metadata.parquet, of which `file_name` names the images; a folder of pairs `line.png` and `line.gt.txt`
-            (UTF-8); or a list of these, which are joined.
+            (UTF-8); or a list of these, which are joined. An empty field of metadata.csv is no text; an empty
+            `.gt.txt`, or "" in the other tables, is the text of a blank image.
         image_column, text_column: their names in the source.
         more_columns: columns to keep where a source has them.
         unlabelled: images of a folder that have no `.gt.txt` are given too, with the text None.
@@ -89,7 +90,7 @@ def split_lines(rows: Dataset, share: float, image_processor: Any, seed: int = 0
 
     Args:
         rows: as of `read_lines`.
-        share: of the images to hold back, at least one.
+        share: of the images to hold back: at least one of them, and not all.
         image_processor: of the model: what it cannot prepare cannot be read.
 
     Raises:
@@ -104,7 +105,8 @@ def split_lines(rows: Dataset, share: float, image_processor: Any, seed: int = 0
     if len(places) < 2:
         raise ValueError(f"{len(places)} readable images cannot be split into two parts. Give lines to validate on.")
     images = list(places.values())
-    chosen = np.random.default_rng(seed).permutation(len(images))[: max(1, round(share * len(images)))]
+    count = min(max(1, round(share * len(images))), len(images) - 1)
+    chosen = np.random.default_rng(seed).permutation(len(images))[:count]
     held_back = sorted(index for image in chosen for index in images[image])
     return rows.select(sorted({*range(len(rows))} - {*held_back})), rows.select(held_back)
 
@@ -119,7 +121,11 @@ def measurable_lines(rows: Dataset, image_processor: Any) -> Dataset:
     checksums = pixel_checksums(labelled, image_processor)
     found = labelled.select([index for index, checksum in enumerate(checksums) if checksum is not None])
     if not any(text.strip() for text in found["text"]):
-        raise ValueError(f"none of the {len(found)} lines with a text that can be read has a character. Give others.")
+        raise ValueError(
+            f"none of {len(rows)} lines can be measured: {len(rows) - len(labelled)} have no text, "
+            f"{len(labelled) - len(found)} have an image that cannot be read, {len(found)} have a text without a "
+            "character. Give others; `hf-ocr inspect` shows what is wrong with these."
+        )
     return found
 
 
@@ -202,12 +208,16 @@ def _table(file: Path) -> Dataset:
         try:
             with file.open(encoding="utf-8-sig", newline="") as stream:
                 if file.suffix == ".csv":
-                    rows = list(csv.DictReader(stream, strict=True))
+                    rows = [
+                        {name: value or None for name, value in row.items()}
+                        for row in csv.DictReader(stream, strict=True)
+                    ]
                 else:
                     rows = [json.loads(line) for line in stream if line.strip()]
             for index, row in enumerate(rows):
                 if not isinstance(row, dict):
                     raise ValueError(f"row {index} is a {type(row).__name__}, expected an object with a file_name")
+                json.dumps(row, ensure_ascii=False).encode()  # half a character, as "\ud800", cannot be written
                 surplus = row.pop(None, None)  # where the reader of csv puts them
                 if surplus and any(surplus):
                     raise ValueError(f"row {index} has {surplus} beyond its columns; put texts with commas in quotes")

@@ -195,6 +195,28 @@ def test_useless_sources_are_an_error():
         assert cause in str(raised.value)
 
 
+def test_an_error_of_an_augmentation_is_no_fault_of_the_image():
+    """It would be counted as one that cannot be read, and the line be lost without a word."""
+
+    def augment(image, generator):
+        raise ValueError("kind is 'lines'")
+
+    chunks = LineChunks([Source(rows(3), augment=augment)], processor(), lines_per_chunk=4, batches_per_chunk=1)
+    with pytest.raises(ValueError, match="kind is 'lines'"):
+        chunks[0]
+
+
+def test_an_image_that_an_augmentation_makes_too_wide_is_left_out():
+    one = processor()
+
+    def augment(image, generator):
+        return image.resize((one.image_processor.max_width + 50, 16)) if image.width == 44 else image
+
+    wide, narrow = rows(1, width=44), rows(1, width=40)
+    chunks = LineChunks([Source([*wide, *narrow], augment=augment)], one, lines_per_chunk=4, batches_per_chunk=1)
+    assert chunks[0][0]["widths"].tolist() == [40] * 4
+
+
 def test_a_sequence_switches_the_mix_at_its_chunk():
     first, second = (
         LineChunks([Source(rows(16, text=text))], processor(), lines_per_chunk=4, batches_per_chunk=2)

@@ -64,6 +64,8 @@ def test_images_of_which_none_has_a_text_are_an_error():
         (row("to\nld", "told"), "warning", "control or format characters"),
         (row("order", "rode"), "warning", "again with another text"),
         (row("rode"), "warning", "again with the same text"),
+        (row("told "), "warning", "white space before or behind"),
+        ({"image": row("told")["image"].rotate(90, expand=True), "text": "told"}, "warning", "taller than 1.5 times"),
         ({"image": b"\x89PNG\r\n", "text": "rode"}, "warning", "cannot be read"),
         ({"image": Image.new("L", (2, 2)), "text": "rode"}, "warning", "cannot be read"),
     ],
@@ -85,7 +87,7 @@ def test_each_fault_is_found_and_shown(planted, severity, what):
     ids=["Persian", "Hindi", "Chinese", "brackets"],
 )
 def test_the_spelling_of_a_language_is_no_fault(text):
-    inspection = inspect_lines({"train": [row(text, "told")]}, PROCESSOR, alphabet_grows=True)
+    inspection = inspect_lines({"train": [row(text, "told")]}, PROCESSOR, alphabet_mode="union")
     assert [finding.what.split(":")[0] for finding in inspection.findings] == [
         "1 texts with characters outside the alphabet"
     ]
@@ -129,7 +131,7 @@ def test_the_form_of_a_text_contradicts_nothing():
 
 
 def test_an_alphabet_that_grows_makes_new_characters_a_warning():
-    inspection = inspect_lines({"train": [*SOUND, row("ox")]}, PROCESSOR, frames, alphabet_grows=True)
+    inspection = inspect_lines({"train": [*SOUND, row("ox")]}, PROCESSOR, frames, alphabet_mode="union")
     assert inspection.errors == ()
     assert "'x' (U+0078, 1 times)" in inspection.findings[0].what
 
@@ -150,10 +152,27 @@ def test_new_characters_where_they_make_no_alphabet_are_warnings():
     assert measured.cure.startswith("These characters cannot be read")
 
     fed = {"train", "validation", "replay"}
-    grown = inspect_lines(splits, PROCESSOR, alphabet_grows=True, train_splits=2, alphabet_splits=fed)
+    grown = inspect_lines(splits, PROCESSOR, alphabet_mode="union", train_splits=2, alphabet_splits=fed)
     added, measured = grown.findings
     assert (added.severity, added.count, added.cure) == ("warning", 3, "They are added to the alphabet.")
     assert measured.severity == "warning" and measured.what.endswith(": 'w' (U+0077, 1 times)")  # x is added
+
+
+def test_an_alphabet_made_anew_cannot_read_its_old_characters():
+    splits = {"train": [row("color")], "test": [row("told")]}
+    fed = {"train", "validation"}
+    kept = inspect_lines(splits, PROCESSOR, alphabet_mode="union", alphabet_splits=fed)
+    (lost,) = inspect_lines(splits, PROCESSOR, alphabet_mode="new", alphabet_splits=fed).findings
+    assert kept.findings == ()
+    assert lost.severity == "warning" and "'t' (U+0074, 1 times), 'd' (U+0064, 1 times)" in lost.what
+
+
+def test_no_other_lines_make_up_for_unusable_lines_to_train_on():
+    broken = [{"image": b"", "text": "rode"}] * 2
+    splits = {"train": [*SOUND, *broken], "replay": [row("told")] * 40, "test": [row("tar")] * 40}
+    assert [finding.count for finding in inspect_lines(splits, PROCESSOR, train_splits=2).errors] == [2]
+    measured = {"train": SOUND * 10, "test": [*broken, row("tar")]}
+    assert inspect_lines(measured, PROCESSOR).errors == ()  # what cannot be measured spoils no training
 
 
 def test_many_unusable_lines_are_an_error():

@@ -74,15 +74,15 @@ def test_texts_of_a_table_stay_as_they_are_written(images):
     (folder / "metadata.csv").write_text("file_name,text\n" + "".join(
         f"{path.name},{text}\n" for path, text in zip(images, ["0017", "NA", ""], strict=True)
     ))  # fmt: skip
-    assert read_lines(folder)["text"][:] == ["0017", "NA", ""]
+    assert read_lines(folder)["text"][:] == ["0017", "NA", None]  # an empty field cannot say that an image is blank
     (folder / "metadata.csv").write_text("image,text\na.png,b\n")
     with pytest.raises(ValueError, match="no column 'file_name'"):
         read_lines(folder)
     (folder / "metadata.csv").unlink()
-    texts = [17, "2024-01-05", None]
+    texts = [17, "2024-01-05", ""]
     rows = [json.dumps({"file_name": path.name, "text": text}) for path, text in zip(images, texts, strict=True)]
     (folder / "metadata.jsonl").write_text("\n".join(rows))
-    assert read_lines(folder)["text"][:] == ["17", "2024-01-05", None]
+    assert read_lines(folder)["text"][:] == ["17", "2024-01-05", ""]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -107,6 +107,7 @@ def test_lines_of_one_image_stay_together(tmp_path):
     assert split_lines(rows, 0.2, PREPARE, seed=1)[1]["text"][:] == second["text"][:]
     assert split_lines(rows, 0.2, PREPARE, seed=2)[1]["text"][:] != second["text"][:]
     assert len(split_lines(rows, 0.01, PREPARE)[1]) == 4  # never nothing
+    assert len(split_lines(rows, 0.99, PREPARE)[0]) == 4  # nor all
     with pytest.raises(ValueError, match="share to hold back is 1"):
         split_lines(rows, 1, PREPARE)
     with pytest.raises(ValueError, match="1 readable images cannot be split"):
@@ -136,7 +137,7 @@ def test_what_cannot_be_prepared_is_neither_held_back_nor_measured(images):
     assert measurable_lines(rows, PREPARE)["text"][:] == ["a", "d"]
     with pytest.raises(ValueError, match="1 readable images cannot be split"):
         split_lines(rows, 0.5, PREPARE)
-    with pytest.raises(ValueError, match="none of the 0 lines with a text that can be read has a character"):
+    with pytest.raises(ValueError, match="none of 2 lines can be measured: 0 have no text, 2 have an image that"):
         measurable_lines(rows.select([1, 2]), PREPARE)
 
 
@@ -209,6 +210,7 @@ def test_one_parquet_file_of_several_that_does_not_fit_is_named(tmp_path, images
         ("jsonl", b'{"file_name": "a'),
         ("jsonl", b'["a.png", "b"]\n'),
         ("jsonl", b"null\n"),
+        ("jsonl", b'{"file_name": "a.png", "text": "\\ud800"}\n'),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
