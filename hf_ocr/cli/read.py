@@ -228,6 +228,8 @@ def find_sources(arguments: Sequence[str]) -> Iterator[Source]:
             yield Source(argument)
         elif os.path.isdir(argument):
             yield from _in_folder(argument)
+        elif os.path.exists(argument):  # a pipe or a device, of which `load_image` says what it is
+            yield Source(argument)
         elif matches := sorted(glob.glob(argument, recursive=True)):
             for match in matches:
                 if os.path.isfile(match):

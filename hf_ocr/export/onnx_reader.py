@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from hf_ocr.models.image_loading import ImageSource, load_image
+from hf_ocr.models.image_loading import ImageSource, as_it_is_now, load_image
 from hf_ocr.models.line_preparation import (
     DOUBTFUL,
     STRETCHES,
@@ -203,7 +203,7 @@ class OnnxReader:
         waiting: deque[Future[Reading]] = deque()
         with ThreadPoolExecutor(self.threads) as executor:
             for image in images:
-                waiting.append(executor.submit(read, image))
+                waiting.append(executor.submit(read, as_it_is_now(image)))
                 if len(waiting) > AHEAD * self.threads:
                     yield waiting.popleft().result()
             while waiting:
@@ -260,14 +260,26 @@ def main() -> int:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="path or URL")
     parser.add_argument("--threads", type=int, help="default: all cores")
     options = parser.parse_args()
-    reader = OnnxReader(Path(__file__).parent, options.threads)
+    for stream in (sys.stdout, sys.stderr):
+        # Readings hold letters that not every encoding has, file names bytes that are no text.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    try:
+        reader = OnnxReader(Path(__file__).parent, options.threads)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     status = 0
-    for name, reading in zip(options.images, reader.read_many(options.images, on_error="skip"), strict=True):
-        if reading.error is None:
-            sys.stdout.write(f"{name}\t{reading.text}\n")
-        else:
-            sys.stderr.write(f"{reading.error}\n")
-            status = 1
+    try:
+        for name, reading in zip(options.images, reader.read_many(options.images, on_error="skip"), strict=True):
+            if reading.error is None:
+                sys.stdout.write(f"{name}\t{reading.text}\n")
+            else:
+                sys.stderr.write(f"{reading.error}\n")
+                status = 1
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads our output has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 

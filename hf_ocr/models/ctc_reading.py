@@ -152,6 +152,7 @@ def allowed_symbols(allowed_ids: list[int] | None, vocab_size: int, device: torc
     """
     if allowed_ids is None:
         return None
+    allowed_ids = [int(index) for index in allowed_ids]
     if not allowed_ids or min(allowed_ids) < 1 or max(allowed_ids) >= vocab_size:
         raise ValueError(
             f"allowed_ids is {allowed_ids}, expected ids of the alphabet, 1 to {vocab_size - 1}. "

@@ -20,7 +20,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:  # readers of an exported network come without torch
     import torch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # readers of an exported network come without torch
 MAX_PIXELS = 89_000_000
 MAX_BYTES = 100 * 2**20  # of a file, a download or a data URI, before decoding
 URL_TIMEOUT = 10.0  # seconds without an answer
+LONGEST_TIMEOUT = 86_400.0  # seconds; what is beyond, infinity for one, is more than sockets take
 DOWNLOAD_TIMEOUTS = 3  # a whole download may take this many times the timeout
 
 EXPECTED = "a path, an http(s) URL, a data URI, base64, bytes, a PIL image, a NumPy array or a torch tensor"
@@ -46,7 +47,7 @@ def load_image(source: ImageSource, timeout: float | None = None) -> Image.Image
     Args:
         source: path; http(s) URL; data URI; bare base64; encoded bytes; PIL image; NumPy array (H, W), (H, W, 1),
             (H, W, 3) or (H, W, 4); torch tensor (H, W) or (C, H, W) with 1, 3 or 4 channels. Arrays and tensors are
-            uint8, uint16, bool, or floating point in [0, 1].
+            uint8, uint16 (with nothing above 255, as uint8), bool, or floating point in [0, 1].
         timeout: seconds to wait for a silent server, 10 by default; the whole download may take three times as long.
 
     Returns:
@@ -69,6 +70,24 @@ def load_image(source: ImageSource, timeout: float | None = None) -> Image.Image
     if isinstance(source, str | os.PathLike):
         return _from_text(os.fsdecode(source), timeout)
     raise ImageError(f"image of type {type(source).__name__}: cannot be read. Expected {EXPECTED}.")
+
+
+def as_it_is_now(source: Any) -> Any:
+    """A copy of an array, a tensor or a PIL image, which its owner may fill with the next one before it is loaded.
+
+    A file of a single image that PIL has not opened yet stays as it is, and so does anything else.
+    """
+    if isinstance(source, np.ndarray):
+        return source.copy()
+    if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
+        return source.clone()
+    if isinstance(source, Image.Image):
+        try:
+            if not isinstance(source, ImageFile.ImageFile) or getattr(source, "is_animated", False):
+                return source.copy()
+        except (OSError, ValueError, SyntaxError, EOFError):  # damage, which is told where it is loaded
+            pass
+    return source
 
 
 def _from_text(text: str, timeout: float | None) -> Image.Image:
@@ -238,11 +257,11 @@ def _flatten(image: Image.Image, name: str) -> Image.Image:
 
 
 def _from_wide(pixels: np.ndarray, name: str) -> Image.Image:
-    """(H, W) of a PIL mode with more than 8 bits a pixel. Modes "I" and "F" do not say what white is, the values do."""
+    """(H, W) of a PIL mode with more than 8 bits a pixel. What white is the values say: 8-bit ones were not scaled."""
     if pixels.dtype.kind == "f":
         _check_finite(pixels, name)
         white = 1.0 if pixels.max() <= 1 else 255.0
-    elif pixels.dtype.itemsize > 2 and pixels.max() <= 255:
+    elif pixels.max() <= 255:
         white = 255.0
     else:
         white = 65535.0
@@ -286,6 +305,8 @@ def _to_uint8(pixels: np.ndarray, name: str) -> np.ndarray:
     if kind == "b":
         return pixels.astype(np.uint8) * 255
     if kind == "u" and size == 2:
+        if pixels.max() <= 255:
+            return pixels.astype(np.uint8)
         return np.rint(pixels * (255.0 / 65535.0)).astype(np.uint8)
     if kind == "f":
         _check_finite(pixels, name)
@@ -309,7 +330,7 @@ def _check_finite(pixels: np.ndarray, name: str) -> None:
 
 def _fetch(url: str, timeout: float | None) -> bytes:
     """The bytes behind an http(s) URL within a bounded time, whatever name server and server do."""
-    timeout = URL_TIMEOUT if timeout is None else timeout
+    timeout = URL_TIMEOUT if timeout is None else min(timeout, LONGEST_TIMEOUT)
     name = _shortened(url)
     if timeout <= 0:
         raise ImageError(f"{name}: timeout is {timeout}. Expected seconds above 0.")

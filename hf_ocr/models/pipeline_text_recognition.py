@@ -5,17 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from inspect import signature
 from itertools import chain
+from numbers import Integral, Real
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.pipelines.base import Pipeline
 
 from .confidence import ScoreAs, check_score_as
 from .generation import takes_prompt
-from .image_loading import load_image
+from .image_loading import ImageError, load_image
 from .mgp_str_reading import MGP_STR, MgpStrTokenizers, check_heads
+from .pipeline_inputs import Broken, images_of
 from .processing_text_recognition import TextRecognitionProcessor
 from .reading import Character, Reading, iterate_readings, words_of
 from .reading_threads import ReadingThreads
@@ -170,8 +171,10 @@ class TextRecognitionPipeline(Pipeline):
                 )
             generate_kwargs["max_new_tokens"] = max_new_tokens
         longest = generate_kwargs.get("max_new_tokens")
-        if longest is not None and longest < 1:
-            raise ValueError(f"max_new_tokens is {longest}, expected at least 1, or None.")
+        if longest is not None and not (isinstance(longest, Integral) and int(longest) >= 1):
+            raise ValueError(f"max_new_tokens is {longest!r}, expected a whole number of at least 1, or None.")
+        if timeout is not None and not isinstance(timeout, Real):
+            raise ValueError(f"timeout is {timeout!r}, expected seconds.")
         if prompt is not None:
             generate_kwargs["prompt"] = prompt
         if not self._generates:
@@ -195,8 +198,8 @@ class TextRecognitionPipeline(Pipeline):
             raise ValueError(f'on_error is {on_error!r}, expected "raise" or "skip".')
         if score_as is not None:
             check_score_as(score_as)
-        if min_score is not None and not 0 <= min_score <= 1:
-            raise ValueError(f"min_score is {min_score}, expected 0 (nothing is rejected) to 1, or None.")
+        if min_score is not None and not (isinstance(min_score, Real) and 0 <= min_score <= 1):
+            raise ValueError(f"min_score is {min_score!r}, expected 0 (nothing is rejected) to 1, or None.")
         given = {"timeout": timeout, "on_error": on_error}
         shown = {
             "return_scores": return_scores,
@@ -219,6 +222,8 @@ class TextRecognitionPipeline(Pipeline):
         **kwargs: Any,
     ) -> Any:
         """Read one image, or many; `images` is another name for `inputs`. See the class for everything else."""
+        if inputs is not None and images is not None:
+            raise ValueError("`inputs` and `images` are two names for one argument: give one of them.")
         if inputs is None:
             inputs = images
         if inputs is None:
@@ -231,6 +236,8 @@ class TextRecognitionPipeline(Pipeline):
         if batch_size is None:
             batch_size = 1 if self._generates else BATCH_SIZE
         num_workers = (self._num_workers or 0) if num_workers is None else num_workers
+        if num_workers < 0:
+            raise ValueError(f"num_workers is {num_workers}, expected the number of threads, or 0.")
 
         def results(sources: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
             with (
@@ -248,21 +255,26 @@ class TextRecognitionPipeline(Pipeline):
                 ):
                     yield self.postprocess(readings, **postprocess_params)
 
-        if hasattr(inputs, "column_names"):
-            return results(_image_column(inputs))
-        if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, bytearray)):
-            return list(results(inputs))
-        if isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset):
-            return results(inputs[index] for index in range(len(inputs)))  # type: ignore[arg-type]
-        if isinstance(inputs, (Iterator, IterableDataset)):
-            return results(inputs)
-        return next(results([inputs]))
+        sources = images_of(inputs)
+        if sources is None:
+            return next(results([inputs]))
+        return list(results(sources)) if isinstance(inputs, Sequence) else results(sources)
 
     def preprocess(self, input_: Any, timeout: float | None = None, **_: Any) -> Any:
         """Load one image (PIL) from whatever names it."""
+        if isinstance(input_, Broken):
+            raise ImageError(
+                f"{input_.name}: cannot be had ({type(input_.error).__name__}: {input_.error}). Expected an image; "
+                "mend the row, or leave it out."
+            ) from input_.error
         if isinstance(input_, dict):
             if "image" in input_:
                 return self.preprocess(input_["image"], timeout)
+            if not {"bytes", "path"} & input_.keys():
+                raise ImageError(
+                    f"row with {', '.join(map(repr, input_)) or 'nothing'}: has no image. Expected the key 'image'; "
+                    "rename the column, or pass the image alone."
+                )
             # an image of `datasets` that was not decoded
             input_ = input_["bytes"] if input_.get("bytes") is not None else input_.get("path")
         return load_image(input_, timeout=timeout)
@@ -380,21 +392,6 @@ def cpu_computes_bfloat16() -> bool:
     return any(
         getattr(torch.cpu, check, lambda: False)() for check in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
-
-
-def _image_column(dataset: Any) -> Iterator[Any]:
-    """The images of a `datasets.Dataset` of rows, not decoded: each is then loaded, and fails, on its own."""
-    features = dataset.features or {}
-    names = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
-    column = next(iter(names), "image")
-    if not names and column not in (dataset.column_names or [column]):
-        raise ValueError(
-            f"the data set has no column of images, only {', '.join(dataset.column_names)}. Rename the column with "
-            'the images to "image", or pass KeyDataset(dataset, column).'
-        )
-    if names:
-        dataset = dataset.with_format(None).cast_column(column, type(features[column])(decode=False))
-    return (row[column] for row in dataset)
 
 
 def _as_dictionary(character: Character) -> dict[str, Any]:

@@ -165,7 +165,11 @@ def iterate_readings(
 
     remaining = iter(images)
     window = batch_size * BATCHES_PER_WINDOW if batch_size > 1 else 1
-    while sources := list(islice(remaining, window)):
+    failure: Exception | None = None
+    while failure is None:
+        sources, failure = _taken(remaining, window)
+        if not sources:
+            break
         candidates: list[list[_Candidate]] = [[] for _ in sources]
 
         def read(lines: Iterable[_Line], candidates: list[list[_Candidate]] = candidates) -> None:
@@ -197,6 +201,19 @@ def iterate_readings(
                 )
         for found in candidates:
             yield _best(found).reading
+    if failure is not None:
+        raise failure
+
+
+def _taken(remaining: Iterator[Any], count: int) -> tuple[list[Any], Exception | None]:
+    """The next `count`, or those before the iterator failed, which are read all the same, and how it failed."""
+    sources = []
+    try:
+        for source in islice(remaining, count):
+            sources.append(source)
+    except Exception as error:
+        return sources, error
+    return sources, None
 
 
 def words_of(characters: list[Character], score_as: ScoreAs) -> Iterator[Character]:

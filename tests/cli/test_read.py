@@ -161,6 +161,12 @@ def test_what_is_not_there_is_named_and_the_others_are_read(capsys, checkpoint, 
     assert "*.tif: no file matches" in pattern
 
 
+def test_a_pipe_is_no_folder(capsys, checkpoint, images):
+    os.mkfifo(images / "pipe.png")
+    status, _, err = run(capsys, checkpoint, "pipe.png")
+    assert status == 1 and "pipe.png" in err and "is not a regular file" in err
+
+
 def test_nothing_to_read_needs_no_model(capsys, images):
     assert main(["read", "missing.png", "--model", "missing"]) == 1
     assert capsys.readouterr().err.count("\n") == 1

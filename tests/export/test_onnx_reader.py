@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -125,6 +126,15 @@ assert not {{"torch", "transformers", "hf_ocr"}} & set(sys.modules), sys.modules
     done = run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
     assert done.stdout == f"{sample}\t{want}\n" * 2
     assert "nowhere.png" in done.stderr and "Traceback" not in done.stderr and done.returncode == 1
+    assert not want.isascii()
+    ascii_only = environment | {"PYTHONIOENCODING": "ascii"}
+    done = run([*command[:2], sample], cwd=tmp_path, env=ascii_only, capture_output=True, encoding="utf-8")
+    assert (done.stdout, done.stderr) == (f"{sample}\t{want}\n", "")
+    done = run([*command[:2], "--threads", "0", sample], env=environment, capture_output=True, encoding="utf-8")
+    assert "threads is 0" in done.stderr and "Traceback" not in done.stderr
+    piped = f"{shlex.join([*command[:2], *[sample] * 3])} | true"
+    done = run(["bash", "-c", piped], env=environment, capture_output=True, encoding="utf-8")
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 300])
@@ -147,6 +157,20 @@ def test_a_broken_image_stands_in_its_place(exported):
     assert "bytes object" in readings[1].error and "too small" in readings[3].error and readings[1].score == 0
     with pytest.raises(ImageError, match="bytes object"):
         list(reader.read_many([good, b"no image"]))
+
+
+def test_what_an_iterator_changes_for_the_next_image_is_read_as_it_was(exported):
+    images = lines(4)
+    buffer = np.empty((max(image.height for image in images), max(image.width for image in images)), np.uint8)
+
+    def camera():
+        for image in images:
+            buffer[:] = 255
+            buffer[: image.height, : image.width] = np.asarray(image)
+            yield buffer
+
+    want = [exported[2].read(pixels.copy()).text for pixels in camera()]
+    assert [reading.text for reading in exported[2].read_many(camera())] == want and len(set(want)) == 4
 
 
 def test_images_are_taken_lazily(exported):

@@ -462,3 +462,12 @@ def test_unreachable_silent_and_dripping_servers_end_in_bounded_time(server: str
 
 def test_a_host_that_does_not_exist() -> None:
     assert "name.invalid" in message_of("http://name.invalid/a.png", timeout=0.2)
+
+
+def test_8_bit_values_in_16_bits_were_not_scaled():
+    """`Image.convert("I;16")` and `astype` make such images, which would be all black."""
+    values = np.array([[0, 128, 255]], np.uint8)
+    wide = values.astype(np.uint16)
+    for source in (wide, Image.fromarray(wide), Image.fromarray(values).convert("I;16"), values.astype(np.int32)):
+        source = Image.fromarray(source) if getattr(source, "dtype", None) == np.int32 else source
+        assert np.array_equal(np.asarray(load_image(source)), values)

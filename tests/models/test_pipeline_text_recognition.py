@@ -6,14 +6,15 @@ import io
 import socket
 import threading
 import time
+import zipfile
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, Value
+from datasets import Dataset, DatasetDict, Features, Value, load_dataset
 from datasets import Image as ImageFeature
-from PIL import Image
+from PIL import Image, ImageSequence
 from tiny_recognizer import ALPHABET, lines, tiny_recognizer
 from tiny_stock_models import tiny_trocr
 from transformers import pipeline
@@ -134,14 +135,88 @@ def test_data_sets(read):
         read(rows.remove_columns("crop"))
 
 
+class Decoding(torch.utils.data.Dataset):
+    """A user's own data set, which decodes its images itself."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def __len__(self):
+        return len(self.content)
+
+    def __getitem__(self, index):
+        return Image.open(io.BytesIO(self.content[index]))
+
+
 def test_a_damaged_row_of_a_data_set_is_one_failure(read):
+    """Whether the pipeline decodes the image or the data set does."""
     images = lines(3)
     content = [png(images[0]), b"no image at all", png(images[2])]
     rows = Dataset.from_dict(
         {"image": [{"bytes": item, "path": None} for item in content]}, features=Features({"image": ImageFeature()})
     )
-    results = list(read(rows, on_error="skip"))
-    assert texts(results) == [read(images[0])[0]["generated_text"], None, read(images[2])[0]["generated_text"]]
+    expected = [read(images[0])[0]["generated_text"], None, read(images[2])[0]["generated_text"]]
+    same = rows.with_transform(lambda batch: batch)
+    for inputs in (rows, same, KeyDataset(rows, "image"), rows["image"], Decoding(content)):
+        assert texts(read(inputs, on_error="skip")) == expected
+    for inputs in (KeyDataset(rows, "image"), rows["image"], Decoding(content)):
+        with pytest.raises(ValueError, match=r"row 1 of the \w+: cannot be had \(UnidentifiedImageError"):
+            list(read(inputs))
+
+
+def test_a_transform_of_a_data_set_is_applied(read):
+    images = lines(3)
+    rows = Dataset.from_dict(
+        {"image": [{"bytes": png(image), "path": None} for image in images]},
+        features=Features({"image": ImageFeature()}),
+    )
+    cut = rows.with_transform(lambda batch: {"image": [image.crop((0, 0, 40, 32)) for image in batch["image"]]})
+    assert list(read(cut)) == read([image.crop((0, 0, 40, 32)) for image in images]) != read(images)
+
+
+def test_images_streamed_from_an_archive_are_read(read, tmp_path):
+    images = lines(3)
+    with zipfile.ZipFile(tmp_path / "lines.zip", "w") as archive:
+        for index, image in enumerate(images):
+            archive.writestr(f"{index}.png", png(image) if index != 1 else b"no image at all")
+    files = {"train": str(tmp_path / "lines.zip")}
+    rows = load_dataset("imagefolder", data_files=files, split="train", streaming=True)
+    expected = texts(read(images))
+    assert texts(read(rows, on_error="skip")) == [expected[0], None, expected[2]]
+
+
+def test_what_an_iterator_changes_for_the_next_image_is_read_as_it_was(read, tmp_path):
+    images = lines(3)
+    expected = read(images)
+    images[0].save(tmp_path / "pages.tif", save_all=True, append_images=images[1:])
+    buffer = np.empty((max(image.height for image in images), max(image.width for image in images)), np.uint8)
+
+    def camera(wrap):
+        for image in images:
+            buffer[:] = 255
+            buffer[: image.height, : image.width] = np.asarray(image)
+            yield wrap(buffer)
+
+    with Image.open(tmp_path / "pages.tif") as pages:
+        assert list(read(ImageSequence.Iterator(pages))) == expected
+    alone = [list(read(camera(lambda pixels: pixels.copy()), batch_size=1))]
+    for wrap in (np.asarray, torch.from_numpy, Image.fromarray, lambda pixels: {"image": pixels}):
+        assert [list(read(camera(wrap)))] == alone
+    assert len(set(texts(alone[0]))) == 3
+
+
+def test_what_came_before_an_iterator_failed_is_read(read):
+    images = lines(3)
+
+    def camera():
+        yield from images
+        raise OSError("camera gone")
+
+    found = []
+    with pytest.raises(OSError, match="camera gone"):
+        for result in read(camera()):
+            found.append(result)
+    assert found == read(images)
 
 
 def test_a_url_is_fetched_and_a_silent_one_gives_up(read, tmp_path):
@@ -274,8 +349,9 @@ def test_arguments_of_the_constructor_hold_until_a_call_says_otherwise(recognize
     [
         ({"inputs": None}, ValueError, "Cannot call the image-to-text pipeline without an inputs argument!"),
         ({"max_new_tokens": 3, "generate_kwargs": {"max_new_tokens": 3}}, ValueError, "please use only 1 version"),
-        ({"max_new_tokens": -1}, ValueError, "max_new_tokens is -1, expected at least 1"),
-        ({"generate_kwargs": {"max_new_tokens": 0}}, ValueError, "max_new_tokens is 0, expected at least 1"),
+        ({"max_new_tokens": -1}, ValueError, "max_new_tokens is -1, expected a whole number of at"),
+        ({"max_new_tokens": 2.5}, ValueError, "max_new_tokens is 2.5, expected a whole number of at least 1"),
+        ({"generate_kwargs": {"max_new_tokens": 0}}, ValueError, "max_new_tokens is 0, expected a whole"),
         ({"batch_size": 0}, ValueError, "batch_size is 0, expected at least 1"),
         ({"generate_kwargs": {"lexicon": ["ab"]}}, ValueError, "lexicon is a list, expected a tensor"),
         ({"prompt": "read"}, ValueError, "does not support conditional text generation"),
@@ -284,6 +360,14 @@ def test_arguments_of_the_constructor_hold_until_a_call_says_otherwise(recognize
         ({"on_error": "ignore"}, ValueError, "on_error is 'ignore'"),
         ({"score_as": "max"}, ValueError, "score_as is 'max', expected 'product'"),
         ({"min_score": 90}, ValueError, "min_score is 90, expected 0"),
+        ({"min_score": "0.5"}, ValueError, "min_score is '0.5', expected 0"),
+        ({"timeout": "5"}, ValueError, "timeout is '5', expected seconds"),
+        ({"num_workers": -1}, ValueError, "num_workers is -1, expected the number of threads"),
+        ({"images": "line.png"}, ValueError, "two names for one argument"),
+        ({"inputs": {"crop": "line.png"}}, ValueError, "row with 'crop': has no image"),
+        ({"inputs": memoryview(b"no image")}, ValueError, "bytes object"),
+        ({"inputs": io.BytesIO(b"no image")}, ValueError, "image of type BytesIO"),
+        ({"inputs": DatasetDict({"train": Dataset.from_dict({"image": ["a"]})})}, ValueError, "has the splits train"),
         ({"generate_kwargs": {"temperature": 2.0}}, ValueError, "no generation argument temperature"),
         ({"inputs": "missing.png"}, ValueError, "missing.png"),
         ({"inputs": 7}, ValueError, "type int"),
