@@ -1,6 +1,7 @@
 """From what a pipeline is called with to one image after the other, none of which fails or changes before its turn."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import IOBase
 from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset, IterableDataset
@@ -25,7 +26,7 @@ def images_of(inputs: Any) -> Iterator[Any] | None:
     """
     if hasattr(inputs, "column_names"):
         return _image_column(inputs)
-    if isinstance(inputs, str | bytes | bytearray | memoryview | dict) or hasattr(inputs, "read"):
+    if isinstance(inputs, str | bytes | bytearray | memoryview | dict | IOBase):  # a file is an iterator too
         return None
     if isinstance(inputs, list | tuple):
         return iter(inputs)
