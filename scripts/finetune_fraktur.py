@@ -48,7 +48,7 @@ from; "replayed" the share of other receipts among the lines of a run, against f
 SHA-256 of what a run began with. Written by `scripts/finetune_fraktur.py`; the times are those of {cpu}, the cores
 those of the training process (a second process prepares its lines).
 
-![test CER by training lines](fraktur.png)
+![test CER by training lines, of each start](fraktur.png)
 
 | model | weights | training lines | replayed | steps | learning rate | minutes | cores | test CER | receipts | \
 best validation CER |
@@ -82,10 +82,10 @@ def tuned(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_card(cards: Path, rows: list[dict[str, Any]], sizes: dict[str, int]) -> None:
-    """fraktur.json, and the card and the picture from it; rows of an earlier run stay, unless they are done anew."""
+    """fraktur.json, and from it card and picture; a row takes the place of one of equal weights and lines."""
     path = cards / "fraktur.json"
     known = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    done = {(row["model"], row["lines"]): row for row in [*known, *rows]}
+    done = {(row["model"], row["weights"], row["lines"]): row for row in [*known, *rows]}
     rows = [done[which] for which in sorted(done)]
     content = {"sizes": sizes, "cpu": hardware()["cpu"], "versions": versions(), "rows": rows}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -112,10 +112,10 @@ def draw(rows: list[dict[str, Any]], target: Path) -> None:
         return
     picture = Figure(figsize=(6, 4), layout="constrained")
     axes = picture.subplots()
-    for model in sorted({row["model"] for row in rows}):
-        points = [(row["lines"], 100 * row["test"]) for row in rows if row["model"] == model and row["lines"]]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", label=model)
+    for start in sorted({(row["model"], row["weights"]) for row in rows if row["lines"]}):
+        points = [(row["lines"], 100 * row["test"]) for row in rows if (row["model"], row["weights"]) == start]
+        points = [point for point in points if point[0]]
+        axes.plot(*zip(*points, strict=True), marker="o", label=f"{start[0]}, {start[1][:8]}")
     axes.set(xscale="log", yscale="log", xlabel="training lines", ylabel="test CER, %")
     axes.set_xticks(sizes_drawn, sizes_drawn)
     axes.set_xticks([], minor=True)
