@@ -11,12 +11,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from hf_ocr.data.lines import undecoded, undecoded_rows
 from hf_ocr.evaluation import Bucket, Prediction, Report, Slice, report_on
 from hf_ocr.metrics import NUM_RESAMPLINGS, Calibration, Difference, Figure, character_edits
 from hf_ocr.models.image_loading import load_image
+from hf_ocr.picture_fonts import fonts_for
 from hf_ocr.text import PROTOCOLS, ignore_case, normalise
 
 __all__ = [
@@ -190,31 +191,26 @@ def worst_lines(report: Report, num_lines: int = 40) -> list[Prediction]:
     return sorted(wrong, key=lambda p: (-rates[p.index], -p.score, p.index))[:num_lines]
 
 
-def contact_sheet(
-    lines: Sequence[Prediction],
-    rows: Rows,
-    columns: int = 2,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont | None = None,
-) -> Image.Image:
+def contact_sheet(lines: Sequence[Prediction], rows: Rows, columns: int = 2) -> Image.Image:
     """A picture of lines: each crop, under it the reference, then what was read, with the score, red where it differs.
 
     Args:
         lines: `worst_lines(report)`, or `report.predictions`.
         rows: the rows that were evaluated, by index.
         columns: side by side.
-        font: about 15 px; Pillow's own when None, which has little more than ASCII.
 
     Returns:
         An RGB image, white, `columns` * 480 px wide; with one sentence on it where there are no lines.
     """
-    cell_width, crop_height, text_height, margin = 480, 64, 20, 8
-    font = font or ImageFont.load_default(15)
+    cell_width, crop_height, text_height, label_width, margin = 480, 64, 20, 80, 8
     cell_height = crop_height + 2 * text_height + 3 * margin
     num_rows = max(-(-len(lines) // columns), 1)
     sheet = Image.new("RGB", (columns * cell_width, num_rows * cell_height), "white")
     draw = ImageDraw.Draw(sheet)
+    texts = [normalise(text) for line in lines for text in (line.reference, line.prediction)]
+    plain, *fonts = fonts_for(["", *texts], 15)
     if not lines:
-        draw.text((margin, margin), "There are no lines to show.", "black", font)
+        draw.text((margin, margin), "There are no lines to show.", "black", plain)
     rows = undecoded_rows(rows)
     for position, line in enumerate(lines):
         left = position % columns * cell_width + margin
@@ -223,14 +219,13 @@ def contact_sheet(
         scale = min((cell_width - 2 * margin) / crop.width, crop_height / crop.height)
         crop = crop.resize((max(round(crop.width * scale), 1), max(round(crop.height * scale), 1)))
         sheet.paste(crop, (left, top))
-        right = normalise(line.prediction) == normalise(line.reference)
-        texts = (
-            (f"is    {normalise(line.reference)}", "black"),
-            (f"read  {normalise(line.prediction)}  ({line.score:.2f})", "darkgreen" if right else "firebrick"),
-        )
-        for number, (text, colour) in enumerate(texts):
-            place = (left, top + crop_height + margin // 2 + number * text_height)
-            draw.text(place, _shortened(text, font, cell_width - 2 * margin), colour, font)
+        reference, prediction = texts[2 * position : 2 * position + 2]
+        below = (("is", "black"), (f"read {line.score:.2f}", "darkgreen" if prediction == reference else "firebrick"))
+        for number, (label, colour) in enumerate(below, 2 * position):
+            baseline = top + crop_height + margin // 2 + (number % 2 + 1) * text_height - 6
+            draw.text((left, baseline), label, colour, plain, anchor="ls")
+            text = _shortened(texts[number], fonts[number], cell_width - 2 * margin - label_width)
+            draw.text((left + label_width, baseline), text, colour, fonts[number], anchor="ls")
     return sheet
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image, ImageFont, ImageStat
+from PIL import Image, ImageStat
 from tqdm.auto import tqdm
 from transformers import AutoModelForTextRecognition
 
@@ -246,7 +246,7 @@ def test_sets(data: Path) -> Iterator[tuple[str, str, str, Any, tuple[DataFile, 
         yield "synthetic documents", split, "synthetic lines in document style", rows, ()
 
 
-def measure_all(reader: Any, processor: Any, data: Path, sheets: Path | None, font: Any) -> list[Result]:
+def measure_all(reader: Any, processor: Any, data: Path, sheets: Path | None) -> list[Result]:
     results = []
     for dataset, split, title, rows, files in test_sets(data):
         report = evaluate(reader, processor, tqdm(undecoded_rows(rows), desc=title, disable=None))
@@ -254,7 +254,7 @@ def measure_all(reader: Any, processor: Any, data: Path, sheets: Path | None, fo
         results.append(Result(dataset, split, report_to_dict(report), title, files))
         if sheets:
             sheets.mkdir(parents=True, exist_ok=True)
-            contact_sheet(worst_lines(report), rows, font=font).save(sheets / f"{dataset}-{split}.png")
+            contact_sheet(worst_lines(report), rows).save(sheets / f"{dataset}-{split}.png")
     return results
 
 
@@ -280,7 +280,6 @@ def main() -> None:
         earlier = RunRecord.load(cards / f"{folder.name}.json")
     elif not arguments.run:
         parser.error(f"the package has no {folder.name}: expected the --run whose weights are to be it.")
-    font = ImageFont.truetype("DejaVuSans.ttf", 15)
 
     def load() -> tuple[Any, TextRecognitionProcessor]:
         model = AutoModelForTextRecognition.from_pretrained(folder)
@@ -290,7 +289,7 @@ def main() -> None:
     if earlier and arguments.run:
         model, processor = load()
         print("before:")
-        found = measure_all(model.reading_copy(torch.float32), processor, arguments.data, None, font)
+        found = measure_all(model.reading_copy(torch.float32), processor, arguments.data, None)
         before = tuple(headlines(result) for result in found)
     elif earlier:
         before = earlier.results_before
@@ -300,11 +299,11 @@ def main() -> None:
         install(sources, [(1 - share) / count] * count + [share] * (share > 0), folder)
     model, processor = load()
     reader = model.reading_copy(torch.float32)
-    results = measure_all(reader, processor, arguments.data, arguments.sheets, font)
+    results = measure_all(reader, processor, arguments.data, arguments.sheets)
 
     samples = read_lines(ROOT / "tests" / "samples")
     picture = cards / f"{folder.name}.png"
-    sheet = contact_sheet(evaluate(reader, processor, samples).predictions, samples, font=font)
+    sheet = contact_sheet(evaluate(reader, processor, samples).predictions, samples)
     sheet.save(picture, optimize=True)
 
     runs = [*arguments.went_on_from, *arguments.run]

@@ -28,6 +28,7 @@ LAYERS = {
     "stock_parts": 2,
     "registration": 2,
     "optimization": 2,
+    "picture_fonts": 2,
     "sharding": 2,
     "alphabet": 3,
     "low_rank": 3,
