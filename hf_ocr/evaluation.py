@@ -32,6 +32,7 @@ from hf_ocr.models.image_loading import load_image
 from hf_ocr.models.line_preparation import TALL
 from hf_ocr.models.mgp_str_reading import MGP_STR, MgpStrTokenizers
 from hf_ocr.models.reading import Reading, read_images
+from hf_ocr.models.reading_threads import ReadingThreads
 from hf_ocr.models.stock_reading import stock_readings
 from hf_ocr.text import PROTOCOLS, ignore_case, lower_alphanumerics, nfc, script
 
@@ -211,7 +212,8 @@ def predict(model: Any, processor: Any, rows: Iterable[Mapping[str, Any]], batch
 
 def _read(model: Any, processor: Any, images: list[Image.Image], batch_size: int) -> list[Reading]:
     if hasattr(model, "recognize"):
-        return read_images(model, processor, images, batch_size)
+        with ReadingThreads(model.device) as readers:
+            return read_images(model, processor, images, batch_size, readers=readers)
     mgp_str = model.config.model_type == MGP_STR
     tokenizer = MgpStrTokenizers.of(processor) if mgp_str else processor.tokenizer
     with eval_mode(model):
