@@ -136,7 +136,8 @@ def _recognition(model: Any, decoding: CtcDecoding, widths: torch.Tensor) -> Rec
 def eval_mode(model: Any) -> Iterator[None]:
     """The model in eval mode, and afterwards, whatever happens, each of its layers in the mode that it had."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    if training:  # else a walk through all layers, for each batch
+        model.eval()
     try:
         yield
     finally:
