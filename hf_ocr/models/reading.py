@@ -61,7 +61,7 @@ class _Line(NamedTuple):
     place: int  # among the images of the window
     degrees: int
     size: tuple[int, int]  # of the given image, px
-    part: tuple[int, int, int, int]  # of the turned image, px: left, top, right, bottom
+    part: tuple[int, int, int, int]  # that was read of the turned image, px; all of it where no characters are wanted
     pixel_values: torch.Tensor  # float32 (C, H, W)
     width: int
 
@@ -154,7 +154,7 @@ def iterate_readings(
     def prepare(item: tuple[int, Any]) -> list[_Line] | Reading:
         index, source = item
         try:
-            return _prepare(processor, index, load(source))
+            return _prepare(processor, index, load(source), with_characters)
         except IMAGE_ERRORS as error:
             if on_error == "raise":
                 raise
@@ -232,11 +232,11 @@ def words_of(characters: list[Character], score_as: ScoreAs) -> Iterator[Charact
             word = []
 
 
-def _prepare(processor: Any, index: int, image: Image.Image) -> list[_Line]:
+def _prepare(processor: Any, index: int, image: Image.Image, with_characters: bool) -> list[_Line]:
     lines = []
     for degrees, upright in turned(image).items():
-        part = text_part(upright)
-        inputs = processor(images=[upright.crop(part)], return_tensors="pt")
+        inputs = processor(images=[upright], return_tensors="pt")  # of which it takes the part with text, by itself
+        part = text_part(upright) if with_characters else (0, 0, *upright.size)
         pixel_values = inputs["pixel_values"][0]
         lines.append(_Line(index, degrees, image.size, part, pixel_values, int(inputs["widths"][0])))
     return lines
