@@ -1,6 +1,7 @@
 """A checkpoint folder that stands alone: weights, code, alphabet, processor; and what a published one holds beside."""
 
 import os
+import re
 import shutil
 from dataclasses import replace
 from importlib import resources
@@ -8,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import ModelCard, snapshot_download
 from transformers import AutoConfig, AutoModelForTextRecognition, AutoProcessor
 
 from hf_ocr.card import render_card, try_usage
 from hf_ocr.models import MODEL_CLASSES
 from hf_ocr.record import RunRecord, describe_model, fingerprint
-from hf_ocr.registration import find_checkpoint
+from hf_ocr.registration import default_checkpoint, find_checkpoint
 from hf_ocr.standalone import example_lines
 
 SERVING_FILES = ("app.py", "handler.py", "requirements.txt")
+LEGAL_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "MODEL_LICENSES*")
+# What transformers names weights, and the index where they are several files.
+WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
 def save_bundle(model: Any, processor: Any, folder: str | Path, weights_dtype: torch.dtype | None = None) -> Path:
@@ -66,8 +70,9 @@ def bundle_checkpoint(
     """Write a checkpoint as a folder to publish.
 
     Besides what `save_bundle` writes, with the weights as they are stored, it holds the card (README.md), a demo for
-    the browser (app.py, with examples/), an inference endpoint (handler.py) and the packages these need
-    (requirements.txt). The lines that the card shows are run, as seen from above the folder, on the first example.
+    the browser (app.py, with examples/), an inference endpoint (handler.py), the packages these need
+    (requirements.txt), and the licences that lie beside the checkpoint. The lines that the card shows are run, as seen
+    from above the folder, on the first example.
 
     Args:
         source: folder of a recognizer of `MODEL_CLASSES`, or its name on the Hub or in the package.
@@ -98,13 +103,18 @@ def bundle_checkpoint(
         )
     model = AutoModelForTextRecognition.from_pretrained(source, trust_remote_code=False)
     processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-    weights = sorted(source.glob("*.safetensors"))
+    stored = sorted(file for file in source.iterdir() if WEIGHTS.fullmatch(file.name))
+    weights = [file for file in stored if file.suffix == ".safetensors"]
     path = Path(record) if record is not None else _record_beside(source, weights)
-    found = _record_of(path, weights) if path else _bare_record(folder.resolve().name, model, processor, weights)
+    found = (
+        _record_of(path, weights)
+        if path
+        else _bare_record(folder.resolve().name, model, processor, weights, licence_of(source))
+    )
     save_bundle(model, processor, folder)
-    for file in folder.glob("model*.safetensors"):
+    for file in [file for file in folder.iterdir() if WEIGHTS.fullmatch(file.name)]:
         file.unlink()
-    for file in source.glob("*.safetensors*"):  # the index of several files among them
+    for file in [*stored, *(file for names in LEGAL_FILES for file in source.glob(names))]:
         shutil.copyfile(file, folder / file.name)
     for picture in found.pictures:
         shutil.copyfile((path or source).parent / Path(picture).name, folder / Path(picture).name)
@@ -118,6 +128,23 @@ def bundle_checkpoint(
     found = try_usage(found, f"{place.name}/examples/line-1.png", place.parent, standalone=True)
     (folder / "README.md").write_text(str(render_card(found)), encoding="utf-8")
     return folder
+
+
+def licence_of(folder: Path) -> str:
+    """What the card in the folder of a checkpoint names as its licence; "unknown" where none does.
+
+    The checkpoints of the package, which have no card beside them, are under its own.
+    """
+    if folder.resolve().parent == default_checkpoint().parent.resolve():
+        return "apache-2.0"
+    card = folder / "README.md"
+    if not card.is_file():
+        return "unknown"
+    try:
+        licence = ModelCard(card.read_text(encoding="utf-8")).data.get("license")
+    except Exception:  # of the YAML parser, or of a value in it
+        return "unknown"
+    return licence if isinstance(licence, str) else "unknown"
 
 
 def _record_beside(source: Path, weights: list[Path]) -> Path | None:
@@ -141,12 +168,12 @@ def _record_of(path: Path, weights: list[Path]) -> RunRecord:
     return record
 
 
-def _bare_record(name: str, model: Any, processor: Any, weights: list[Path]) -> RunRecord:
+def _bare_record(name: str, model: Any, processor: Any, weights: list[Path], licence: str) -> RunRecord:
     return RunRecord(
         name=name,
         description="A text recognizer. No record of its training is at hand, so nothing is said of data and figures.",
         model=describe_model(model, processor),
         weights=tuple(fingerprint(path) for path in weights),
-        licence="unknown",
+        licence=licence,
         limits=("How well it reads is not known: measure it on lines of yours before relying on it.",),
     )

@@ -73,7 +73,7 @@ def card_for_repository(card: str, repo: str, revision: str | None = None) -> st
         repo: "user/name".
         revision: branch to read from; the main one when None.
     """
-    at = f", revision={json.dumps(revision)}" if revision else ""
+    at = f", revision={_quoted(revision)}" if revision else ""
 
     def of_repository(found: re.Match[str]) -> str:
         return (
@@ -179,12 +179,17 @@ _READS_FROM_FOLDER = re.compile(
 """What `_usage_codes` gives for an image in the folder of the model."""
 
 
+def _quoted(text: str) -> str:
+    """As in a line of Python."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _usage_codes(load_as: str | None, image: str, standalone: bool) -> list[str]:
     """With this package; and, if `standalone`, without it."""
-    model = f", model={json.dumps(load_as)}" if load_as else ""
+    model = f", model={_quoted(load_as)}" if load_as else ""
     ways = [("import hf_ocr\n", model)] + ([("", f"{model}, trust_remote_code=True")] if standalone else [])
     return [
-        f'{first}from transformers import pipeline\n\nprint(pipeline("image-to-text"{arguments})({json.dumps(image)}))'
+        f'{first}from transformers import pipeline\n\nprint(pipeline("image-to-text"{arguments})({_quoted(image)}))'
         for first, arguments in ways
     ]
 

@@ -139,4 +139,4 @@ def read_with_teacher(rows: Dataset, model: str, alphabet: Set[str], min_score: 
         for index, (text, score) in enumerate(readings)
         if text and score ** (1 / len(text)) >= min_score and alphabet >= set(text)
     ]
-    return rows.select(sure).remove_columns("text").add_column("text", [readings[index][0] for index in sure])
+    return rows.remove_columns("text").add_column("text", [text for text, _ in readings]).select(sure)

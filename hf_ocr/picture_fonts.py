@@ -7,7 +7,7 @@ from PIL import ImageFont
 __all__ = ["fonts_for"]
 
 PLAIN = ("normal", 400)  # style and weight
-LAST_RESORT = "Last Resort"  # matplotlib's own, which draws a box for every character
+LAST_RESORT = "lastresort"  # matplotlib's and that of macOS, which draw a box for every character
 
 
 def fonts_for(texts: Sequence[str], size: int) -> list[ImageFont.FreeTypeFont]:
@@ -22,7 +22,7 @@ def fonts_for(texts: Sequence[str], size: int) -> list[ImageFont.FreeTypeFont]:
     from matplotlib import font_manager  # of the extras `train` and `eval`
     from matplotlib.ft2font import FT2Font
 
-    fonts = [font for font in font_manager.fontManager.ttflist if not font.name.startswith(LAST_RESORT)]
+    fonts = [font for font in font_manager.fontManager.ttflist if LAST_RESORT not in font.name.replace(" ", "").lower()]
     plain = {font.fname: font.name for font in fonts if (font.style, font.weight) == PLAIN}
     installed = sorted(plain, key=lambda path: ("Sans" not in plain[path], plain[path], path))
     wanted = {text: {ord(character) for character in text if character.isprintable()} - {0x20} for text in texts}

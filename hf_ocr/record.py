@@ -107,7 +107,7 @@ class RunRecord:
         results_before: of the weights whose place these took, measured on the same lines.
         weights: the weight files by content, which ties the record to one checkpoint.
         languages: ISO 639-1 codes.
-        licence: of the checkpoint, an SPDX identifier in lower case.
+        licence: of the checkpoint, an SPDX identifier in lower case; "unknown" where nobody has said it.
         limits: what it reads badly or not at all, one sentence each; the card adds what the results say of it.
         command, evaluation_command: how to repeat the training and the measurement.
         load_as: what `pipeline(model=...)` takes; None for the checkpoint that is read with when no model is named.
@@ -131,7 +131,7 @@ class RunRecord:
     speed: tuple[Speed, ...] = ()
     weights: tuple[DataFile, ...] = ()
     languages: tuple[str, ...] = ()
-    licence: str = "apache-2.0"
+    licence: str = "unknown"
     limits: tuple[str, ...] = ()
     command: str | None = None
     evaluation_command: str | None = None
@@ -179,6 +179,7 @@ class RunRecord:
 def fingerprint(path: str | os.PathLike[str]) -> DataFile:
     """Size and SHA-256 of a file; of a folder, the SHA-256 over the sorted relative names and hashes of its files.
 
+    Hidden files of a folder, and what a file manager leaves in it, do not count.
     The name is the file's with that of its folder (`sroie_lines/train.parquet`), or the folder's alone.
     """
     path = Path(os.path.abspath(path))  # not resolved: the Hub's cache links names to blobs
@@ -189,10 +190,13 @@ def fingerprint(path: str | os.PathLike[str]) -> DataFile:
     if not path.is_dir():
         raise FileNotFoundError(f"{path} does not exist; expected a data file or a folder of them.")
     total, digest = 0, hashlib.sha256()
-    for child in sorted(p for p in path.rglob("*") if p.is_file()):
-        content = fingerprint(child)
+    # As text: on some systems paths are sorted without regard to case.
+    for parts in sorted(child.relative_to(path).parts for child in path.rglob("*") if child.is_file()):
+        if parts[-1] == "Thumbs.db" or any(part.startswith(".") for part in parts):
+            continue
+        content = fingerprint(path.joinpath(*parts))
         total += content.size_bytes
-        digest.update(f"{child.relative_to(path).as_posix()}\0{content.sha256}\n".encode())
+        digest.update(f"{'/'.join(parts)}\0{content.sha256}\n".encode())
     return DataFile(path.name, total, digest.hexdigest())
 
 

@@ -100,14 +100,15 @@ def _run(folder: Path, paths: list[str], place: Path) -> dict[str, Any]:
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "HF_MODULES_CACHE": str(place / "modules"),
+        "PYTHONIOENCODING": "utf-8",
         "OMP_NUM_THREADS": str(torch.get_num_threads()),  # another split of a sum may round in another way
     }
     # -P: what lies in the working directory is not imported.
     command = [sys.executable, "-P", "-c", PREAMBLE.format(HIDDEN), __file__, str(folder), *paths]
     try:
         done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", env=environment, cwd=place, stdin=subprocess.DEVNULL,
-            timeout=SECONDS,
+            command, capture_output=True, encoding="utf-8", errors="replace", env=environment, cwd=place,
+            stdin=subprocess.DEVNULL, timeout=SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise StandaloneError(f"{folder}: does not load without hf_ocr within {SECONDS} s.") from None

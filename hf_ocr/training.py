@@ -116,10 +116,10 @@ def train(
         origin: what else a run that goes on must find as it was, as JSON values: of what files the lines are.
 
     Raises:
-        ValueError: a setting of AT_LEAST_ONE below that, an unknown schedule or metric, a tracker that is not
-            installed, fp16 on a CPU, chunks of another process, checkpoints of another run, or of other steps in other
-            processes, a configuration of accelerate that the loop cannot keep, gradient checkpointing of a model
-            without layers for it, or a loss that stays not finite.
+        ValueError: a setting of AT_LEAST_ONE below that, a share that is none, an unknown schedule or metric, a tracker
+            that is not installed, fp16 on a CPU, chunks of another process, checkpoints of another run, or of other
+            steps in other processes, a configuration of accelerate that the loop cannot keep, gradient checkpointing of
+            a model without layers for it, or a loss that stays not finite.
 
     Returns:
         The averaged model, also saved with its processor in `output_dir/final`; the best one, where there is an
@@ -128,6 +128,9 @@ def train(
     for name in AT_LEAST_ONE:
         if (value := getattr(config, name)) is not None and value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1.")
+    for name, share in (("warmup_ratio", config.warmup_ratio), ("average_decay", config.average_decay)):
+        if not 0 <= share < 1:
+            raise ValueError(f"{name} is {share}, expected at least 0 and less than 1.")
     if config.metric_for_best_model not in METRICS:
         raise ValueError(f"metric_for_best_model is {config.metric_for_best_model!r}, expected one of {METRICS}.")
     accelerator = Accelerator(

@@ -41,6 +41,7 @@ except ImportError as error:
 
 import hf_ocr  # noqa: F401  (registers the models)
 from hf_ocr.alphabet import resize_alphabet
+from hf_ocr.bundle import licence_of
 from hf_ocr.card import try_usage, write_card
 from hf_ocr.cli.inspect import report as inspection_lines
 from hf_ocr.data.augmentation import augment
@@ -53,7 +54,7 @@ from hf_ocr.evaluation import Report
 from hf_ocr.learning_rate import draw_sweep, sweep_learning_rates
 from hf_ocr.models.image_loading import load_image
 from hf_ocr.record import DataFile, DataSource, Result, RunRecord, describe_model, fingerprint, hardware, versions
-from hf_ocr.registration import default_checkpoint
+from hf_ocr.registration import default_checkpoint, find_checkpoint
 from hf_ocr.report import contact_sheet, draw_curves, report_to_dict, report_to_table, worst_lines
 from hf_ocr.training import TrainingConfig, evaluate_in_all_processes, train
 
@@ -110,7 +111,9 @@ class DataArguments:
     teacher_min_score: float = field(
         default=0.95, metadata={"help": "least probability a character for what teacher_model reads to be learnt"}
     )
-    augmentation: str = field(default="line", metadata={"help": "of images", "choices": ["none", "line", "word"]})
+    augmentation: str = field(
+        default="line", metadata={"help": "of images, made grey", "choices": ["none", "line", "word"]}
+    )
     replay_file: list[str] | None = field(
         default=None, metadata={"help": "lines like those the model has learnt from, against forgetting"}
     )
@@ -410,6 +413,7 @@ def write_record(
             for name, report in reports.items()
         ),
         weights=(fingerprint(output / "best" / "model.safetensors"),),
+        licence=licence_of(Path(find_checkpoint(model_arguments.model_name_or_path))),
         load_as=f"{output.resolve().name}/best",
         pictures={CURVES: "loss and character error rates over the steps"},
     )

@@ -325,6 +325,7 @@ def main() -> None:
     record = RunRecord(
         name=folder.name,
         description=known.description,
+        licence="apache-2.0",
         model=describe_model(model, processor) | {"dtype": str(STORED).removeprefix("torch.")},
         settings=settings,
         created=date.today().isoformat() if runs or earlier is None else earlier.created,

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from tiny_recognizer import lines, tiny_recognizer
 from transformers import AutoModelForTextRecognition, AutoProcessor, MgpstrConfig, PPOCRV5MobileRecConfig, pipeline
 
-from hf_ocr.bundle import bundle_checkpoint, save_bundle
+from hf_ocr.bundle import bundle_checkpoint, licence_of, save_bundle
 from hf_ocr.card import render_card, try_usage
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 from hf_ocr.record import RunRecord, Usage, fingerprint
+from hf_ocr.registration import default_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -233,6 +234,31 @@ def test_a_folder_to_publish_holds_the_checkpoint_as_it_is_stored_and_what_serve
     assert others == {"README.md", "app.py", "handler.py", "requirements.txt", "examples"}
     assert len(list((folder / "examples").glob("*.png"))) == 3
     assert bundle_checkpoint(checkpoint, folder) == folder
+
+
+@pytest.mark.slow
+def test_of_the_folder_only_weights_of_the_same_names_go_and_licences_come(checkpoint, tmp_path):
+    folder = tmp_path / "published"
+    folder.mkdir()
+    gone, kept = ["model-00001-of-00002.safetensors", "model.safetensors.index.json"], ["model-v1.safetensors", "notes"]
+    for name in (*gone, *kept):
+        (folder / name).write_bytes(b"mine")
+    (checkpoint / "model_old.safetensors").write_bytes(b"another's")
+    (checkpoint / "LICENSE").write_bytes(b"as it is\r\n")
+    (checkpoint / "README.md").write_text("---\nlicense: bsd-3-clause\n---\n")
+    bundle_checkpoint(checkpoint, folder)
+    assert not any((folder / name).exists() for name in (*gone, "model_old.safetensors"))
+    assert all((folder / name).read_bytes() == b"mine" for name in kept)
+    assert (folder / "LICENSE").read_bytes() == b"as it is\r\n"
+    assert ModelCard.load(folder / "README.md").data.license == "bsd-3-clause"
+
+
+@pytest.mark.parametrize("card", [None, "no metadata", "---\nlicense: [a\n---\n", "---\nlicense:\n- mit\n---\n"])
+def test_a_licence_that_nobody_names_is_unknown(tmp_path, card):
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert licence_of(tmp_path) == "unknown"
+    assert licence_of(default_checkpoint()) == "apache-2.0"
 
 
 @pytest.mark.slow

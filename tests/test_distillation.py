@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from datasets import Image as EncodedImage
 from tiny_recognizer import lines, tiny_recognizer
 from tiny_stock_models import tiny_trocr
@@ -215,6 +215,9 @@ def test_only_what_the_teacher_is_sure_of_is_kept_in_order(tmp_path):
     fewer = read_with_teacher(rows, str(tmp_path / "teacher"), set(processor.tokenizer.alphabet) - {letter}, middle)
     assert fewer["text"][:] == [texts[i] for i in wanted if letter not in texts[i]]
     assert len(read_with_teacher(rows.select([]), str(tmp_path / "teacher"), set())) == 0
+    joined = concatenate_datasets([rows, rows]).select(range(1, 23))
+    none = read_with_teacher(joined, str(tmp_path / "teacher"), set(processor.tokenizer.alphabet), min_score=1.01)
+    assert none.column_names == read.column_names and len(concatenate_datasets([read, none])) == len(read)
 
 
 @pytest.mark.parametrize("stop", [4, 8])

@@ -1,9 +1,11 @@
 """Fonts for texts of any script, with those that matplotlib brings."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from PIL import Image
 
 from hf_ocr.evaluation import Prediction
@@ -31,6 +33,15 @@ def test_a_character_that_it_lacks_is_shown_in_another_font(character):
 def test_a_character_that_no_font_has_leaves_the_others_readable():
     (font,) = fonts_for([f"ſ{BOX}"], 15)
     assert bytes(font.getmask("ſ")) != bytes(font.getmask(BOX))
+
+
+@pytest.mark.parametrize("name", ["Last Resort High-Efficiency", ".LastResort"])
+def test_a_font_of_boxes_is_no_font(monkeypatch, name):
+    entries = font_manager.fontManager.ttflist
+    (boxes,) = (font for font in entries if font.name == "Last Resort High-Efficiency")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [*entries, replace(boxes, name=name)])
+    (font,) = fonts_for([BOX], 15)
+    assert font.path != boxes.fname
 
 
 def test_the_contact_sheet_shows_each_text_in_a_font_that_has_it():

@@ -213,6 +213,24 @@ def test_a_commit_of_somebody_else_on_the_way(hub, folder):
     assert repository.at("main") == published(folder) | {"theirs": b""}
 
 
+def test_a_commit_whose_answer_was_lost(hub, folder):
+    push(folder, REPO, endpoint=hub.url)
+    (folder / "config.json").write_text('{"a": 1}')
+    original = hub.fault
+
+    def lost(request):
+        if "/commit/" in request:
+            hub.repositories[REPO].commit("main", "Upload", published(folder))
+            hub.fault = original
+        return original(request)
+
+    hub.fault = lost
+    hub.faults.append(Fault("/commit/", 504))
+    push(folder, REPO, endpoint=hub.url)
+    assert len(hub.repositories[REPO].titles) == 3
+    assert hub.repositories[REPO].at("main") == published(folder)
+
+
 @pytest.mark.parametrize("request_", ["/preupload/", "/objects/batch", "PUT /objects/", "/commit/"])
 def test_a_server_that_fails_for_a_while(hub, folder, request_):
     hub.faults.append(Fault(request_, 500, times=2))

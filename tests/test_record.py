@@ -127,6 +127,16 @@ def test_fingerprint_of_a_folder_follows_names_and_contents(tmp_path):
     assert folder("d", {"z.txt": b"1", "deep/y.txt": b"22"}).sha256 != first.sha256
 
 
+def test_fingerprint_of_a_folder_leaves_out_what_a_file_manager_puts_there(tmp_path):
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines" / "a.png").write_bytes(b"1")
+    before = fingerprint(tmp_path / "lines")
+    for name in (".DS_Store", "Thumbs.db", ".git/index"):
+        (tmp_path / "lines" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "lines" / name).write_bytes(b"22")
+    assert fingerprint(tmp_path / "lines") == before
+
+
 def test_fingerprint_has_the_name_and_not_that_of_a_blob(tmp_path):
     (tmp_path / "0a1b").write_bytes(b"abc")
     (tmp_path / "model").mkdir()

@@ -44,6 +44,11 @@ def test_code_that_needs_a_package_of_the_extras_is_found(folder):
         check_standalone(folder)
 
 
+def test_what_is_said_in_another_encoding_hinders_nothing(folder):
+    edit(folder / "ctc.py", "import torch\n", "import os\nimport torch\nos.write(2, bytes([0xFC, 10]))\n")
+    assert check_standalone(folder, lines(1))
+
+
 def test_code_that_reads_something_else_is_found(folder):
     edit(folder / "pipeline_text_recognition.py", "Reading(reading.text[:longest]", "Reading(reading.text[:1]")
     with pytest.raises(StandaloneError, match=r"without hf_ocr \(pipeline\) 0\.png reads '.?'; expected"):

@@ -60,6 +60,12 @@ def test_numbers_that_make_no_run_are_refused(tmp_path, name):
         train(*parts()[:3], settings(tmp_path, **{name: 0}))
 
 
+@pytest.mark.parametrize(("name", "value"), [("warmup_ratio", 5), ("warmup_ratio", -0.1), ("average_decay", 1)])
+def test_shares_that_are_none_are_refused(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}, expected at least 0 and less than 1"):
+        train(*parts()[:3], settings(tmp_path, **{name: value}))
+
+
 def test_a_copy_of_a_checkpoint_is_no_checkpoint(tmp_path):
     """Neither a run that saves nor one that goes on stumbles over it."""
     model, processor, chunks, _ = parts()

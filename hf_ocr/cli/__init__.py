@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from hf_ocr.cli import bundle, calibrate, convert, evaluate, export, info, inspect, push, read
-from hf_ocr.cli.loading import CommandError
+from hf_ocr.cli.loading import CommandError, one_line
 
 __all__ = ["main"]
 
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever reads our output has enough, as `head` has. Python would complain once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk, a folder that may not be written, a file where a folder should be
+        print(f"hf-ocr: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -115,7 +115,7 @@ def _convert(options: argparse.Namespace, convert: Callable[[torch.dtype | None]
 
 def _read_alphabet(path: str) -> str:
     try:
-        return "".join(Path(path).read_text(encoding="utf-8").splitlines())
+        return "".join(Path(path).read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(
             f"{path}: cannot be read ({error}). Expected a text file in UTF-8 with the characters of the alphabet."

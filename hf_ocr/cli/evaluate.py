@@ -16,7 +16,7 @@ from PIL.Image import Image as Picture
 from tqdm import tqdm
 
 from hf_ocr.cli.kept_lines import keep, open_kept
-from hf_ocr.cli.loading import CommandError, add_model_argument, load_reader, one_line, positive
+from hf_ocr.cli.loading import CommandError, add_model_argument, load_reader, not_negative, one_line, positive
 from hf_ocr.data.lines import read_lines
 from hf_ocr.evaluation import Prediction, compare, report_on
 from hf_ocr.models.image_loading import load_image
@@ -26,6 +26,8 @@ from hf_ocr.registration import default_checkpoint, find_checkpoint
 from hf_ocr.report import comparison_to_table, report_to_dict, report_to_table, worst_lines
 from hf_ocr.report_html import report_to_html
 from hf_ocr.text import PROTOCOLS
+
+READ_WITH = ("hf-ocr", "torch", "transformers")  # whose versions decide what is read
 
 EPILOG = """\
 DATA is a parquet file, a folder of parquet files, a folder with metadata.csv or metadata.jsonl beside its images, or a
@@ -85,7 +87,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--batch-size", type=positive, metavar="N", help="images read at once (default: 64; for a decoder 1)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the intervals and tests")
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the intervals and tests")
     parser.set_defaults(run=run)
 
 
@@ -119,6 +121,7 @@ def run(options: argparse.Namespace) -> int:
                 else {"name": model, "revision": getattr(reader.model.config, "_commit_hash", None)}
             )
             origin |= {"data": data, "columns": [options.image_column, options.text_column]}
+            origin["versions"] = {name: version for name, version in versions().items() if name in READ_WITH}
         name = "/".join(folder.parts[-2:]) if model else folder.name
         readings.append(read_all(name, reader, rows, origin, options.output and options.output / file, options))
     return report(readings, rows, options)

@@ -18,7 +18,7 @@ def open_kept(path: Path, origin: dict[str, Any]) -> tuple[list[dict[str, Any]],
         origin: what the results depend on, as JSON gives it back.
 
     Raises:
-        CommandError: the file has results of another origin, or is not of this kind.
+        CommandError: the file has results of another origin, or of two commands at once, or is not of this kind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.read_bytes() if path.exists() else b""
@@ -31,9 +31,11 @@ def open_kept(path: Path, origin: dict[str, Any]) -> tuple[list[dict[str, Any]],
         known = first if isinstance(first, dict) else {}
         others = [name for name in origin if known.get(name) != origin[name]]
         raise CommandError(
-            f"{path}: was read with another {' and '.join(others or known)}. Expected what this command reads: name "
-            "another folder with --output, or delete the file."
+            f"{path}: differs from what this command reads in: {', '.join(others or known)}. Name another folder with "
+            "--output, or delete the file."
         )
+    if [entry.get("index") for entry in kept] != list(range(len(kept))):
+        raise CommandError(f"{path}: two commands wrote to it at once. Delete it, and all lines are read again.")
     if written:
         os.truncate(path, len(whole))
     file = path.open("a", encoding="utf-8")
@@ -43,6 +45,6 @@ def open_kept(path: Path, origin: dict[str, Any]) -> tuple[list[dict[str, Any]],
 
 
 def keep(file: TextIO, entry: dict[str, Any]) -> None:
-    """Write one line, so that a process that is killed has written it."""
+    """Write one line, so that a process that is killed has written it. Results have an "index", from 0 on."""
     file.write(json.dumps(entry, ensure_ascii=False) + "\n")
     file.flush()

@@ -37,6 +37,14 @@ def positive(argument: str) -> int:
     return number
 
 
+def not_negative(argument: str) -> int:
+    """As `positive`, and 0."""
+    number = int(argument)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number}: expected at least 0")
+    return number
+
+
 def load_reader(model: str | None, device: int | None = None) -> Any:
     """The pipeline `text-recognition` with this checkpoint (the shipped one when None) on this device.
 

@@ -146,6 +146,10 @@ def inspect_lines(
                 found.add("presentation forms", split, index, repr(text))
             if any(unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs") for c in composed if c not in JOINERS):
                 found.add("controls", split, index, repr(text))
+            if any(unicodedata.category(c) == "Zs" for c in composed if c != " "):
+                found.add("other spaces", split, index, repr(text))
+            if frames is not None and any(unicodedata.bidirectional(c) in ("R", "AL") for c in composed):
+                found.add("right to left", split, index, repr(text))
             kind, known = "outside", alphabet
             if alphabet_splits is not None and split not in alphabet_splits:
                 kind, known = "outside, learnt" if split in learnt else "outside, measured", readable
@@ -160,10 +164,13 @@ def inspect_lines(
                     found.add(
                         "too long", split, index, f"{text!r} needs {needed} frames, {width} px give {frames(width)}"
                     )
-            if positions is not None and (tokens := len(processor.tokenizer.label_ids(composed))) > positions:
-                found.add(
-                    "too long to decode", split, index, f"{text!r} is {tokens} tokens, the decoder has {positions}"
-                )
+            if positions is not None:
+                inside = "".join(c for c in composed if c in alphabet)  # a new character will be one token
+                tokens = len(processor.tokenizer.label_ids(inside)) + len(composed) - len(inside)
+                if tokens > positions:
+                    found.add(
+                        "too long to decode", split, index, f"{text!r} is {tokens} tokens, the decoder has {positions}"
+                    )
             if max_width is not None and split in learnt and width > max_width:
                 found.add("too wide", split, index, f"{text!r}, {width} px")
             if split in learnt and image.height > TALL * image.width and len(composed.strip()) > 2:
@@ -299,6 +306,17 @@ def _findings(
             "warning",
             "texts with control or format characters (line breaks, tabs, direction marks)",
             "Remove them: nothing on the image shows them.",
+        ),
+        "other spaces": (
+            "warning",
+            "texts with other spaces than the plain one (no-break, thin, wide)",
+            "Write plain spaces: on the image they look alike.",
+        ),
+        "right to left": (
+            "warning",
+            "texts with letters that run from right to left",
+            "CTC reads an image from left to right: give all texts in the order in which they stand there (get_display "
+            "of python-bidi), and turn what is read back in the same way.",
         ),
         "duplicate": ("warning", "images that occur again with the same text", "Keep one of each, or mean it."),
     }

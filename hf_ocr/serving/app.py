@@ -16,6 +16,12 @@ from transformers import pipeline
 FOLDER = Path(__file__).resolve().parent
 
 
+def _on_white(image: Image.Image) -> Image.Image:
+    """RGB, as the reader sees it: what is clear is white."""
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
 def build(read: Any) -> gr.Blocks:
     """The page. `read`: a pipeline "image-to-text" of a recognizer."""
 
@@ -30,13 +36,13 @@ def build(read: Any) -> gr.Blocks:
             (tuple(round(side) for side in word["box"]), f"{word['text']} {word['score']:.2f}")
             for word in result["words"]
         ]
-        return result["generated_text"], result["score"], (image.convert("RGB"), boxes)
+        return result["generated_text"], result["score"], (_on_white(image), boxes)
 
     with gr.Blocks(title="Text recognition") as blocks:
         gr.Markdown("# Text recognition\n\nOne line or word an image.")
         with gr.Row():
             with gr.Column():
-                image = gr.Image(type="pil", label="Image")
+                image = gr.Image(type="pil", image_mode=None, label="Image")  # in RGB what is clear would be black
                 button = gr.Button("Read", variant="primary")
             with gr.Column():
                 text = gr.Textbox(label="Text")

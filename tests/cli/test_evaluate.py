@@ -110,6 +110,31 @@ def test_a_broken_run_goes_on_where_it_stopped(capsys, data, checkpoint, texts, 
     assert status == 0 and "white space as it is" in out
 
 
+def test_readings_that_two_commands_wrote_are_refused(capsys, data, checkpoint, tmp_path):
+    readings = tmp_path / "evaluation" / "readings.jsonl"
+    run(capsys, data, checkpoint, "--output", readings.parent)
+    first, *kept = readings.read_text(encoding="utf-8").splitlines(keepends=True)
+    readings.write_text("".join([first, *kept, *kept]), encoding="utf-8")
+    status, _, err = run(capsys, data, checkpoint, "--output", readings.parent)
+    assert status == 1 and "two commands wrote to it at once" in err
+
+
+def test_readings_of_another_version_are_refused(capsys, data, checkpoint, tmp_path):
+    readings = tmp_path / "evaluation" / "readings.jsonl"
+    run(capsys, data, checkpoint, "--output", readings.parent)
+    first, rest = readings.read_text(encoding="utf-8").split("\n", 1)
+    origin = json.loads(first)
+    origin["versions"]["hf-ocr"] = "0.0.1"
+    readings.write_text(f"{json.dumps(origin)}\n{rest}", encoding="utf-8")
+    assert "this command reads in: versions." in run(capsys, data, checkpoint, "--output", readings.parent)[2]
+
+
+def test_a_folder_that_cannot_be_made_is_named_in_one_line(capsys, data, checkpoint, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, err = run(capsys, data, checkpoint, "--output", tmp_path / "file" / "sub")
+    assert status == 1 and err.startswith("hf-ocr: ") and str(tmp_path / "file") in err and err.count("\n") == 1
+
+
 def test_another_model_or_other_data_is_refused(capsys, data, checkpoint, tmp_path):
     output = tmp_path / "evaluation"
     run(capsys, data, checkpoint, "--output", output)
@@ -119,9 +144,9 @@ def test_another_model_or_other_data_is_refused(capsys, data, checkpoint, tmp_pa
     processor.save_pretrained(other)
     status, _, err = run(capsys, data, other, "--output", output)
     assert status == 1
-    assert "was read with another model. Expected what this command reads" in err
+    assert "differs from what this command reads in: model. Name another" in err
     write(data, lines(2), ["a", "b"])
-    assert "was read with another data." in run(capsys, data, checkpoint, "--output", output)[2]
+    assert "this command reads in: data." in run(capsys, data, checkpoint, "--output", output)[2]
     (output / "readings.jsonl").write_text("no JSON\n")
     assert "readings.jsonl: is damaged" in run(capsys, data, checkpoint, "--output", output)[2]
 

@@ -199,7 +199,7 @@ def test_published_alphabets_by_the_size_of_the_head(name, classes, alphabet, tm
 def test_an_alphabet_of_ones_own_and_what_no_text_can_hold(tmp_path, capsys):
     theirs = small("doctr", classes=5)  # K is the Kelvin sign, which normal form C makes the letter K
     path = save(theirs.state_dict(), tmp_path / "weights.pt")
-    (tmp_path / "alphabet.txt").write_text("b\n\N{KELVIN SIGN}a \n", encoding="utf-8")
+    (tmp_path / "alphabet.txt").write_text("b\n\N{KELVIN SIGN}a \n", encoding="utf-8-sig")  # as some editors write
     arguments = ["convert", "crnn", str(path), str(tmp_path / "folder"), "--alphabet", str(tmp_path / "alphabet.txt")]
     assert main(arguments) == 0
     assert "U+212A" in capsys.readouterr().out

@@ -62,6 +62,8 @@ def test_images_of_which_none_has_a_text_are_an_error():
         (row("ｔｏｌｄ", "told"), "warning", "presentation forms"),
         (row("to\u200eld", "told"), "warning", "control or format characters"),
         (row("to\nld", "told"), "warning", "control or format characters"),
+        (row("to\xa0ld", "told"), "warning", "other spaces than the plain one"),
+        (row("דגל", "told"), "warning", "from right to left"),
         (row("order", "rode"), "warning", "again with another text"),
         (row("rode"), "warning", "again with the same text"),
         (row("told "), "warning", "white space before or behind"),
@@ -156,6 +158,18 @@ def test_new_characters_where_they_make_no_alphabet_are_warnings():
     added, measured = grown.findings
     assert (added.severity, added.count, added.cure) == ("warning", 3, "They are added to the alphabet.")
     assert measured.severity == "warning" and measured.what.endswith(": 'w' (U+0077, 1 times)")  # x is added
+
+
+def test_new_characters_count_as_tokens_of_a_decoder():
+    rows = [row("told"), row("told!!", "told"), row("?????", "told")]
+    inspection = inspect_lines({"train": rows}, PROCESSOR, positions=5, alphabet_mode="union")
+    (long,) = (finding for finding in inspection.findings if "more tokens than the decoder" in finding.what)
+    assert long.count == 1 and "6 tokens" in long.examples[0]
+
+
+def test_what_runs_from_right_to_left_is_no_matter_for_a_decoder():
+    inspection = inspect_lines({"train": [row("דגל", "told")]}, PROCESSOR, alphabet_mode="union")
+    assert not any("right to left" in finding.what for finding in inspection.findings)
 
 
 def test_an_alphabet_made_anew_cannot_read_its_old_characters():
