@@ -124,6 +124,7 @@ def test_readings_of_another_version_are_refused(capsys, data, checkpoint, tmp_p
     run(capsys, data, checkpoint, "--output", readings.parent)
     first, rest = readings.read_text(encoding="utf-8").split("\n", 1)
     origin = json.loads(first)
+    assert origin["versions"].keys() == {"hf-ocr", "torch", "transformers"}
     origin["versions"]["hf-ocr"] = "0.0.1"
     readings.write_text(f"{json.dumps(origin)}\n{rest}", encoding="utf-8")
     assert "this command reads in: versions." in run(capsys, data, checkpoint, "--output", readings.parent)[2]
