@@ -41,7 +41,7 @@ def test_a_font_of_boxes_is_no_font(monkeypatch, name):
     (boxes,) = (font for font in entries if font.name == "Last Resort High-Efficiency")
     plain = [font for font in entries if font.name == "DejaVu Sans"]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [*plain, replace(boxes, name=name)])
-    (font,) = fonts_for([BOX], 15)
+    (font,) = fonts_for(["漢"], 15)
     assert font.path != boxes.fname
 
 
