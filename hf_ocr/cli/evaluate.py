@@ -16,7 +16,7 @@ from PIL.Image import Image as Picture
 from tqdm import tqdm
 
 from hf_ocr.cli.kept_lines import keep, open_kept
-from hf_ocr.cli.loading import CommandError, add_model_argument, load_reader, not_negative, one_line, positive
+from hf_ocr.cli.loading import CommandError, add_model_argument, at_least, load_reader, one_line
 from hf_ocr.data.lines import read_lines
 from hf_ocr.evaluation import Prediction, compare, report_on
 from hf_ocr.models.image_loading import load_image
@@ -85,9 +85,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--image-column", default="image", metavar="NAME")
     parser.add_argument("--text-column", default="text", metavar="NAME")
     parser.add_argument(
-        "--batch-size", type=positive, metavar="N", help="images read at once (default: 64; for a decoder 1)"
+        "--batch-size", type=at_least(1), metavar="N", help="images read at once (default: 64; for a decoder 1)"
     )
-    parser.add_argument("--seed", type=not_negative, default=0, help="of the intervals and tests")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the intervals and tests")
     parser.set_defaults(run=run)
 
 

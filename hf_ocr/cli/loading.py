@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,16 @@ def add_model_argument(parser: Any) -> None:
     )
 
 
-def positive(argument: str) -> int:
-    """The number that an argument gives; argparse shows the error."""
-    number = int(argument)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number}: expected at least 1")
-    return number
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number, not below this one; argparse shows the error."""
 
+    def whole(argument: str) -> int:
+        number = int(argument)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{number}: expected at least {least}")
+        return number
 
-def not_negative(argument: str) -> int:
-    """As `positive`, and 0."""
-    number = int(argument)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number}: expected at least 0")
-    return number
+    return whole
 
 
 def load_reader(model: str | None, device: int | None = None) -> Any:

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hf_ocr.batch_reading import fingerprint_checkpoint
-from hf_ocr.cli.loading import CommandError, add_model_argument, load_reader, one_line, positive
+from hf_ocr.cli.loading import CommandError, add_model_argument, at_least, load_reader, one_line
 from hf_ocr.data.image_sets import ImageFiles, StreamedImages
 from hf_ocr.shards import RECORD, read_to_shards
 
@@ -71,11 +71,13 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--boxes", action="store_true", help="with the place of each word")
     add_model_argument(parser)
     parser.add_argument(
-        "--batch-size", type=positive, metavar="N", help="images read at once (default: 64; for a decoder 1)"
+        "--batch-size", type=at_least(1), metavar="N", help="images read at once (default: 64; for a decoder 1)"
     )
     shards = parser.add_argument_group("images in any number")
     shards.add_argument("--output", metavar="FOLDER", help="write parquet files into this folder instead of printing")
-    shards.add_argument("--shard-size", type=positive, default=1024, metavar="N", help="rows of a file (default: 1024)")
+    shards.add_argument(
+        "--shard-size", type=at_least(1), default=1024, metavar="N", help="rows of a file (default: 1024)"
+    )
     shards.add_argument("--config", metavar="NAME", help="configuration of the data set, where it has several")
     shards.add_argument("--split", metavar="NAME", help="split of the data set, where it has several")
     shards.add_argument("--image-column", metavar="NAME", help="column with the images (default: the first such)")
