@@ -1,4 +1,4 @@
-"""Kernels in two: a trained CRNN with fewer products, which computes nearly the same before any further training."""
+"""A trained CRNN with fewer products, which computes nearly the same before any further training: kernels in two."""
 
 from collections.abc import Iterable, Sequence
 from typing import cast
@@ -30,7 +30,7 @@ def with_low_rank_kernels(
     kernels are. Train the result on, with `model` as its teacher.
 
     Args:
-        model: trained, with one kernel a layer and no projection; is left as it is.
+        model: trained, with one kernel a layer or two, with a projection or without; is left as it is.
         ranks: one entry a layer of the trunk; None leaves its kernel whole.
         images: `pixel_values` of some hundred lines, float32 (1, num_channels, image_height, W) each, unpadded. What
             two layers see of all of them is held in memory: with the small trunk, 8 KB for each px of width.
@@ -39,15 +39,15 @@ def with_low_rank_kernels(
         A model in float32, in the mode of `model` and on its device.
 
     Raises:
-        ValueError: no images; a model that has ranks, a projection or residual blocks; ranks that its configuration
-            does not take, or that are more than full.
+        ValueError: no images; a model that has residual blocks; ranks that its configuration does not take, or that
+            are more than full.
     """
-    config = model.config
-    if any((*(config.conv_ranks or ()), config.lstm_projection, *(config.residual_blocks or ()))):
+    if any(model.config.residual_blocks or ()):
         raise ValueError(
-            f"the model has conv_ranks={config.conv_ranks}, lstm_projection={config.lstm_projection}, residual_blocks="
-            f"{config.residual_blocks}. Expected a CRNN with one kernel a layer, no projection and no residual blocks."
+            f"the model has residual_blocks={model.config.residual_blocks}. Expected a CRNN without residual blocks."
         )
+    model = _whole(model)
+    config = model.config
     settings = {**config.to_dict(), "conv_ranks": list(ranks), "lstm_projection": True}
     lighter = CrnnForTextRecognition(type(config).from_dict(settings)).to(model.device).eval()
     own = lighter.state_dict()
@@ -72,12 +72,33 @@ def with_low_rank_kernels(
         for layer, light in layers:
             if isinstance(light.vertical, nn.Conv2d):
                 _fit(layer, light, seen)
-            seen = [(_answers(layer, known), _answers(light, now)) for known, now in seen]
+            seen = [(answers_of(layer, known), answers_of(light, now)) for known, now in seen]
         _project(model, lighter, [now.squeeze(2).permute(2, 0, 1) for _, now in seen])
     return lighter.train(model.training)
 
 
-def _answers(layer: CrnnConvolution, hidden: torch.Tensor) -> torch.Tensor:
+def _whole(model: CrnnForTextRecognition) -> CrnnForTextRecognition:
+    """A copy in float32 with one kernel a layer and no projection, which computes the same."""
+    settings = {**model.config.to_dict(), "conv_ranks": None, "lstm_projection": False}
+    whole = CrnnForTextRecognition(type(model.config).from_dict(settings)).to(model.device)
+    own = whole.state_dict()
+    same = {name: part for name, part in model.state_dict().items() if name in own and part.shape == own[name].shape}
+    whole.load_state_dict(same, strict=False)
+    with torch.no_grad():
+        for layer, one in zip(model.crnn.convolutions, whole.crnn.convolutions, strict=True):
+            cast(CrnnConvolution, one).convolution.weight.copy_(cast(CrnnConvolution, layer).whole_kernel())
+        for projection, lstm, one in zip(
+            model.crnn.projections, model.crnn.lstms[1:], whole.crnn.lstms[1:], strict=True
+        ):
+            if isinstance(projection, nn.Linear):
+                for way in ("forward_lstm", "backward_lstm"):
+                    weight, bias = getattr(lstm, way).weight_ih_l0.float(), projection.bias.float()
+                    getattr(one, way).weight_ih_l0.copy_(weight @ projection.weight.float())
+                    getattr(one, way).bias_ih_l0.add_(weight @ bias)
+    return whole.train(model.training)
+
+
+def answers_of(layer: CrnnConvolution, hidden: torch.Tensor) -> torch.Tensor:
     width = hidden.shape[-1]
     return layer(hidden, torch.tensor([width], device=hidden.device), width)[0]
 
@@ -98,7 +119,7 @@ def _fit(layer: CrnnConvolution, light: CrnnConvolution, seen: list[tuple[torch.
         return windows.permute(2, 3, 0, 1, 4).reshape(-1, inputs * height)
 
     taps = weight.permute(0, 3, 1, 2).reshape(outputs * width, inputs * height)
-    after, before = _in_two(taps, _moments(columns(now) for _, now in seen), rank)
+    after, before = in_two(taps, second_moments(columns(now) for _, now in seen), rank)
     vertical.weight.copy_(before.view(rank, inputs, height, 1))
     light.convolution.weight.copy_(after.view(outputs, width, rank).transpose(1, 2).unsqueeze(2))
 
@@ -129,8 +150,8 @@ def _project(model: CrnnForTextRecognition, lighter: CrnnForTextRecognition, fra
                 [cast(torch.Tensor, way.weight_ih_l0) for way in (both.forward_lstm, both.backward_lstm)]
                 for both in (layer, light)
             )
-            moments = _moments(now.flatten(0, 1) for now in frames)
-            after, before = _in_two(torch.cat(weights), moments, projection.out_features)
+            moments = second_moments(now.flatten(0, 1) for now in frames)
+            after, before = in_two(torch.cat(weights), moments, projection.out_features)
             for own, part in zip(own_weights, after.chunk(2), strict=True):
                 own.copy_(part)
             projection.weight.copy_(before)
@@ -140,7 +161,7 @@ def _project(model: CrnnForTextRecognition, lighter: CrnnForTextRecognition, fra
         frames = [light(now, reversal) for now, reversal in zip(frames, reversals, strict=True)]
 
 
-def _moments(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+def second_moments(parts: Iterable[torch.Tensor]) -> torch.Tensor:
     """Second moments, float64 (n, n), of vectors: (any, n) of each image, which all count alike."""
     total = torch.zeros(())
     for vectors in parts:
@@ -149,7 +170,7 @@ def _moments(parts: Iterable[torch.Tensor]) -> torch.Tensor:
     return total
 
 
-def _in_two(weight: torch.Tensor, moments: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+def in_two(weight: torch.Tensor, moments: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(m, n), the second moments of its inputs (n, n) -> (m, rank), (rank, n) whose product answers nearly the same."""
     values, vectors = torch.linalg.eigh(moments)
     values = values.clamp_min(UNSEEN * values[-1].clamp_min(1e-12))

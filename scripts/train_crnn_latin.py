@@ -7,10 +7,13 @@ With `--model_type attention_ocr --init_from CRNN` another family learns from th
 encoder of a CRNN; `vision_text` begins with its convolutions. With `--teacher CHECKPOINT` each of these families learns
 from any of them: it tells the case of lines that are annotated in capitals, and its logits are learnt beside the
 labels. What a model to go on from misreads and the teacher, or the `--judge`, reads as labelled is drawn more often; a
-judge may see other frames, as PP-OCR does (`hf-ocr convert rapidocr`, finetune.py). With `--low_rank` the kernels of
-the CRNN to go on from are first put in two, for speed. Where the machine has no bfloat16, all is float32. A GPU waits
-for its lines: give it `--lines_per_batch 256` and as many `--num_workers` as there are cores but one. What is chosen of
-the training lines is kept in the output folder, so that one machine can choose and another train.
+judge may see other frames, as PP-OCR does (`hf-ocr convert rapidocr`, finetune.py). With `--ranks`, `--channels` and
+`--hidden_size` the CRNN to go on from is first made one with fewer products, for speed.
+
+Where the machine has no bfloat16, all is float32. A GPU waits for its lines: give it `--lines_per_batch 256` and as
+many `--num_workers` as there are cores but one. Several processes (`accelerate launch`) share the work, each with
+batches of its own. What is chosen of the training lines is kept in the output folder, so that one machine can choose
+and another train.
 
 Hours, hardware, versions and results of the run behind the shipped weights: model_cards/crnn-small-latin.json, written
 by scripts/publish_latin.py. The lines it was measured on are never read here.
@@ -33,8 +36,8 @@ scripts/get_fonts.py adds the families of Google Fonts.
 import argparse
 import json
 import zlib
-from collections.abc import Callable
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,8 +46,10 @@ import torch
 from transformers import AutoModelForTextRecognition
 
 try:
+    from accelerate import PartialState
     from datasets import Dataset, concatenate_datasets
-    from rapidfuzz.distance import Levenshtein
+
+    from hf_ocr.line_choice import Reader, hard_cases, load_reader, once, with_case
 except ImportError as error:
     raise SystemExit(f'{error.name} is not installed: pip install -e ".[train]"') from error
 
@@ -54,10 +59,8 @@ from hf_ocr.data.batches import ChunkSequence, LineChunks, Source
 from hf_ocr.data.fonts import find_fonts, load_words, split_families
 from hf_ocr.data.synthetic_lines import SyntheticLines
 from hf_ocr.distillation import Teacher
-from hf_ocr.encoder_decoder import load_recognizer
 from hf_ocr.evaluation import Report
 from hf_ocr.low_rank import with_low_rank_kernels
-from hf_ocr.metrics import line_matches
 from hf_ocr.models.configuration_attention_ocr import AttentionOcrConfig
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.modeling_attention_ocr import AttentionOcrForTextRecognition
@@ -65,10 +68,10 @@ from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.modeling_vision_text import VisionTextForTextRecognition
 from hf_ocr.models.pipeline_text_recognition import cpu_computes_bfloat16
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
-from hf_ocr.models.reading import read_images
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
+from hf_ocr.pruning import with_fewer_units
 from hf_ocr.record import hardware
-from hf_ocr.text import LATIN_ALPHABET, lower_alphanumerics
+from hf_ocr.text import LATIN_ALPHABET
 from hf_ocr.training import TrainingConfig, evaluate_in_all_processes, train
 
 SMALL_MODELS = {
@@ -89,16 +92,13 @@ class Mix(NamedTuple):
 EARLY = Mix(0.19, 0.19, {"scene": 0.5, "receipt": 0.28, "document": 0.13, "screen": 0.09})
 LATE = Mix(0.2, 0.35, {"scene": 0.4, "receipt": 0.2, "document": 0.22, "screen": 0.18})
 WORDS = Mix(0.18, 0.28, {"scene": 0.58, "receipt": 0.14, "document": 0.2, "screen": 0.08})
-# Channels between the two kernels of each layer, with --low_rank.
-RANKS = (None, 32, 48, 64, 96, 112, 144, 144)
+# Lines by which --ranks, --channels and --hidden_size choose what is kept.
 CALIBRATION = {"sroie_cased": 120, "iiit5k": 60, "icdar2015_words": 60}
 # Of the receipt lines drawn, and of the words, at most this share are hard cases, each at most so many times as often
 # as another line.
 HARD, HARD_TIMES = 0.25, 3
 
 BATCHES_PER_CHUNK = 16
-
-Reader = tuple[Any, TextRecognitionProcessor]
 
 
 def is_held_back(source: str) -> bool:
@@ -130,80 +130,20 @@ def real_lines(data: Path, held_back: bool) -> dict[str, Dataset]:
     return parts
 
 
-def in_case_of(reading: str, label: str) -> str:
-    """`label`, an annotation in capitals, in the case in which it was read.
-
-    A letter that was read as something else takes the case of the one before it.
-    """
-    cased, upper = [], True
-    small = ["".join(c.lower() if len(c.lower()) == 1 else c for c in text) for text in (reading, label)]  # İ has two
-    for step in Levenshtein.opcodes(*small):
-        for offset, character in enumerate(label[step.dest_start : step.dest_end]):
-            if step.tag == "equal" and character.isalpha():
-                upper = reading[step.src_start + offset].isupper()
-            cased.append(character if upper else character.lower())
-    return "".join(cased)
-
-
-def once(file: Path, choose: Callable[[], Any]) -> Any:
-    """What is chosen is kept in `file`, as JSON: a run that goes on finds the same, wherever it does."""
-    if not file.exists():
-        partial_file = file.with_suffix(".partial")
-        partial_file.write_text(json.dumps(choose()), encoding="utf-8")
-        partial_file.replace(file)
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def with_case(rows: Dataset, reader: Reader, chosen: Path) -> Dataset:
-    """Rows annotated in capitals, in the case in which `reader` reads them; those it reads otherwise are left out.
-
-    As they are they would teach capitals for small print. Where less than 60 % of a line agrees, either the label is
-    wrong or the reading says nothing about the case.
-    """
-
-    def places_and_texts() -> list[tuple[int, str]]:
-        read = [reading.text for reading in read_images(*reader, rows["image"][:], 64)]
-        return [
-            (place, in_case_of(reading, label))
-            for place, (reading, label) in enumerate(zip(read, rows["text"][:], strict=True))
-            if Levenshtein.normalized_similarity(reading.lower(), label.lower()) >= 0.6
-        ]
-
-    places, texts = zip(*once(chosen, places_and_texts), strict=True)
-    return rows.select(places).remove_columns("text").add_column("text", list(texts))
-
-
-def load_reader(folder: Path, dtype: torch.dtype) -> Reader:
-    model, processor = load_recognizer(folder)
-    return model.reading_copy(dtype), processor
-
-
-def misread(rows: Dataset, reader: Reader) -> list[int]:
-    """Places of the rows whose letters and digits are read otherwise, or not at all."""
-    read = [reading.text for reading in read_images(*reader, rows["image"], on_error="skip")]
-    right, _ = line_matches(read, rows["text"][:], lower_alphanumerics)
-    return [index for index, same in enumerate(right) if not same]
-
-
-def hard_cases(rows: Dataset, learner: Reader, judge: Path, chosen: Path) -> Dataset:
-    """What the learner misreads and the judge reads as labelled: such labels are right, and the lines can be read."""
-
-    def places() -> list[int]:
-        misread_places = misread(rows, learner)
-        wrong = set(misread(rows.select(misread_places), load_reader(judge, learner[0].dtype)))
-        return [place for index, place in enumerate(misread_places) if index not in wrong]
-
-    return rows.select(once(chosen, places))
-
-
-def low_rank(reader: CrnnForTextRecognition, processor: TextRecognitionProcessor, data: Path) -> Any:
-    """With kernels in two that suit some of the training lines."""
+def lighter(
+    reader: Any, processor: TextRecognitionProcessor, data: Path, ranks: list[int], channels: int, hidden_size: int
+) -> Any:
+    """With what suits some of the training lines; no ranks leave the kernels as they are."""
     real = real_lines(data, held_back=False)
     lines = [real[name].shuffle(seed=0).select(range(count)) for name, count in CALIBRATION.items()]
-    images = (image for rows in lines for image in rows["image"])
-    return with_low_rank_kernels(
-        reader, RANKS, (processor(images=[i], return_tensors="pt")["pixel_values"] for i in images)
-    )
+    images = [
+        processor(images=[image], return_tensors="pt")["pixel_values"] for rows in lines for image in rows["image"]
+    ]
+    if ranks:
+        reader = with_low_rank_kernels(reader, [rank or None for rank in ranks], images)
+    if (channels, hidden_size) != (reader.config.conv_channels[-1], reader.config.lstm_hidden_size):
+        reader = with_fewer_units(reader, channels, hidden_size, images)
+    return reader
 
 
 def not_upright(row: dict) -> bool:
@@ -257,6 +197,7 @@ def training_chunks(
         hard_lines = hard_cases(receipt_lines, learner, judge, output / "hard-lines.json")
         hard_words = hard_cases(upright_words, learner, judge, output / "hard-words.json")
         print(f"{len(hard_lines):,} of these lines and {len(hard_words):,} of these words are hard")
+    state = PartialState()
     faces, _ = split_families(find_fonts(), held_out=0.15, seed=0)
     vocabulary = load_words()
 
@@ -280,6 +221,8 @@ def training_chunks(
             short_chunks=short_chunks,
             seed=seed,
             few_shapes=torch.cuda.is_available(),
+            rank=state.process_index,
+            world=state.num_processes,
         )
 
     first = mixed(EARLY, short_chunks=32) if fresh else mixed(WORDS)
@@ -303,13 +246,17 @@ def main() -> None:
     )
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--model_type", choices=SMALL_MODELS, default="crnn")
-    parser.add_argument("--image_height", type=int, default=40, help="px, 32 to 48; without --init_from")
+    parser.add_argument("--image_height", type=int, help="px; by default that of --init_from, or 40")
     parser.add_argument("--max_steps", type=int, default=10500)
     parser.add_argument("--late_from", type=float, default=4 / 7, help="share of the steps before the last mix")
     parser.add_argument("--lines_per_batch", type=int, default=64, help="in the mean")
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
     parser.add_argument("--init_from", type=Path, help="checkpoint folder to go on from, instead of fresh weights")
-    parser.add_argument("--low_rank", action="store_true", help="a crnn of --init_from with its kernels in two")
+    parser.add_argument(
+        "--ranks", type=int, nargs="+", default=[], help="kernels of a crnn of --init_from in two; 0: a layer's whole"
+    )
+    parser.add_argument("--channels", type=int, help="fewer behind the trunk of a crnn of --init_from")
+    parser.add_argument("--hidden_size", type=int, help="fewer units in the recurrent layers of a crnn of --init_from")
     parser.add_argument("--teacher", type=Path, help="checkpoint folder of one of these families, to learn from")
     parser.add_argument(
         "--distillation_weight", type=float, default=1.0, help="of the teacher's logits; 0: it only tells the case"
@@ -320,6 +267,7 @@ def main() -> None:
     parser.add_argument("--num_threads", type=int, default=1)
     parser.add_argument("--num_workers", type=int, default=1)
     arguments = parser.parse_args()
+    PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=6))  # others wait while one chooses lines
     torch.set_num_threads(arguments.num_threads)
     torch.manual_seed(arguments.seed)
     output = arguments.output_dir
@@ -335,23 +283,30 @@ def main() -> None:
     if arguments.init_from is not None:
         # Weights are shipped in fp16; training needs them in float32.
         reader = AutoModelForTextRecognition.from_pretrained(arguments.init_from, dtype=torch.float32)
+        if arguments.image_height is not None:
+            reader.config.image_height = arguments.image_height
         if not isinstance(reader, CrnnForTextRecognition | SMALL_MODELS[arguments.model_type]):
             parser.error(f"--init_from is a {reader.config.model_type}: give a {arguments.model_type}, or a crnn.")
-    model = new_model(arguments.model_type, arguments.image_height, reader)
+    model = new_model(arguments.model_type, arguments.image_height or 40, reader)
     tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
     processor = TextRecognitionProcessor(TextLineImageProcessor(height=model.config.image_height), tokenizer)
-    if arguments.low_rank:
-        if model is not reader:
-            parser.error("--low_rank needs a crnn to go on from: give --model_type crnn and --init_from.")
+    if arguments.ranks or arguments.channels or arguments.hidden_size:
+        if model is not reader or arguments.model_type != "crnn":
+            parser.error("--ranks, --channels and --hidden_size need a crnn to go on from: give --init_from.")
+        fewer = (
+            arguments.channels or model.config.conv_channels[-1],
+            arguments.hidden_size or model.config.lstm_hidden_size,
+        )
         start = output / "start"  # kept: on another CPU the last bits would be others, and the run would be another
-        if not (start / "model.safetensors").exists():
-            low_rank(reader, processor, arguments.data).save_pretrained(start)
+        with PartialState().main_process_first():
+            if not (start / "model.safetensors").exists():
+                lighter(reader, processor, arguments.data, arguments.ranks, *fewer).save_pretrained(start)
         model = CrnnForTextRecognition.from_pretrained(start)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} symbols")
     dtype = torch.bfloat16 if cpu_computes_bfloat16() else torch.float32  # of readers, which stay on the CPU
     teacher, case_reader = None, (reader.reading_copy(dtype), processor) if reader is not None else None
     if arguments.teacher is not None:
-        case_reader = load_reader(arguments.teacher, dtype)
+        case_reader = load_reader(arguments.teacher, dtype, arguments.image_height)
         if arguments.distillation_weight:
             teacher = Teacher(*case_reader, processor)
     switch = round(arguments.late_from * arguments.max_steps)
@@ -395,7 +350,7 @@ def main() -> None:
     mixture = {
         "model_type": arguments.model_type,
         "init_from": arguments.init_from.name if arguments.init_from else None,
-        "conv_ranks": getattr(model.config, "conv_ranks", None),
+        **{name: getattr(model.config, name, None) for name in ("conv_ranks", "conv_channels", "lstm_hidden_size")},
         "teacher": arguments.teacher.name if arguments.teacher else None,
         "judge": judge.name if learner else None,
         "first_mix": (EARLY if anew else WORDS)._asdict(),

@@ -32,6 +32,8 @@ LAYERS = {
     "sharding": 2,
     "alphabet": 3,
     "low_rank": 3,
+    "pruning": 3,
+    "line_choice": 3,
     "distillation": 3,
     "batch_reading": 3,
     "attention_maps": 3,
@@ -54,6 +56,8 @@ LAYERS = {
     "cli": 5,
 }
 ARROWS = {
+    ("pruning", "low_rank"),
+    ("line_choice", "encoder_decoder"),
     ("training", "evaluation"),
     ("training", "checkpointing"),
     ("training", "distillation"),
