@@ -105,8 +105,8 @@ CHECKPOINTS = {
             f"{TRAIN}sixth --init_from hf_ocr/checkpoints/crnn-small-latin --max_steps 1600 --late_from 0.65 "
             "--learning_rate 1e-3 --seed 61",
             "python scripts/publish_latin.py --data DATA --run runs/sixth --share_before 0.5",
-            f"{TRAIN}seventh --init_from hf_ocr/checkpoints/crnn-small-latin --ranks 0 32 48 64 96 112 144 144 --teacher "
-            "hf_ocr/checkpoints/crnn-small-latin --distillation_weight 2 --judge runs/pp-ocr-receipts-words "
+            f"{TRAIN}seventh --init_from hf_ocr/checkpoints/crnn-small-latin --ranks 0 32 48 64 96 112 144 144 "
+            "--teacher hf_ocr/checkpoints/crnn-small-latin --distillation_weight 2 --judge runs/pp-ocr-receipts-words "
             "--max_steps 5229 --late_from 0.79 --learning_rate 1.2e-3 --lines_per_batch 256 --num_workers 15 --seed 81",
             "python scripts/publish_latin.py --data DATA --run runs/seventh",
         ),
