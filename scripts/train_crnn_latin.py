@@ -267,7 +267,8 @@ def main() -> None:
     parser.add_argument("--num_threads", type=int, default=1)
     parser.add_argument("--num_workers", type=int, default=1)
     arguments = parser.parse_args()
-    PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=6))  # others wait while one chooses lines
+    # The other processes wait while one chooses lines.
+    PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(hours=6))
     torch.set_num_threads(arguments.num_threads)
     torch.manual_seed(arguments.seed)
     output = arguments.output_dir
