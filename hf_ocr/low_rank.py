@@ -18,7 +18,10 @@ RIDGE = 1e-4  # share of the mean variance that holds weights where the images s
 
 
 def with_low_rank_kernels(
-    model: CrnnForTextRecognition, ranks: Sequence[int | None], images: Iterable[torch.Tensor]
+    model: CrnnForTextRecognition,
+    ranks: Sequence[int | None],
+    images: Iterable[torch.Tensor],
+    lstm_input_size: int | None = None,
 ) -> CrnnForTextRecognition:
     """A new CRNN whose kernels of h x w px are one of h x 1 and one of 1 x w px, with so many channels between them.
 
@@ -34,6 +37,7 @@ def with_low_rank_kernels(
         ranks: one entry a layer of the trunk; None leaves its kernel whole.
         images: `pixel_values` of some hundred lines, float32 (1, num_channels, image_height, W) each, unpadded. What
             two layers see of all of them is held in memory: with the small trunk, 8 KB for each px of width.
+        lstm_input_size: of the model to be made, see `CrnnConfig`.
 
     Returns:
         A model in float32, in the mode of `model` and on its device.
@@ -49,6 +53,7 @@ def with_low_rank_kernels(
     model = _whole(model)
     config = model.config
     settings = {**config.to_dict(), "conv_ranks": list(ranks), "lstm_projection": True}
+    settings["lstm_input_size"] = lstm_input_size
     lighter = CrnnForTextRecognition(type(config).from_dict(settings)).to(model.device).eval()
     own = lighter.state_dict()
     same = {name: part for name, part in model.state_dict().items() if part.shape == own[name].shape}
@@ -80,6 +85,7 @@ def with_low_rank_kernels(
 def _whole(model: CrnnForTextRecognition) -> CrnnForTextRecognition:
     """A copy in float32 with one kernel a layer and no projection, which computes the same."""
     settings = {**model.config.to_dict(), "conv_ranks": None, "lstm_projection": False}
+    settings["lstm_input_size"] = None
     whole = CrnnForTextRecognition(type(model.config).from_dict(settings)).to(model.device)
     own = whole.state_dict()
     same = {name: part for name, part in model.state_dict().items() if name in own and part.shape == own[name].shape}
@@ -87,14 +93,13 @@ def _whole(model: CrnnForTextRecognition) -> CrnnForTextRecognition:
     with torch.no_grad():
         for layer, one in zip(model.crnn.convolutions, whole.crnn.convolutions, strict=True):
             cast(CrnnConvolution, one).convolution.weight.copy_(cast(CrnnConvolution, layer).whole_kernel())
-        for projection, lstm, one in zip(
-            model.crnn.projections, model.crnn.lstms[1:], whole.crnn.lstms[1:], strict=True
-        ):
+        for index, projection in enumerate([model.crnn.first_projection, *model.crnn.projections]):
             if isinstance(projection, nn.Linear):
                 for way in ("forward_lstm", "backward_lstm"):
-                    weight, bias = getattr(lstm, way).weight_ih_l0.float(), projection.bias.float()
-                    getattr(one, way).weight_ih_l0.copy_(weight @ projection.weight.float())
-                    getattr(one, way).bias_ih_l0.add_(weight @ bias)
+                    lstm, one = (getattr(each.crnn.lstms[index], way) for each in (model, whole))
+                    weight = lstm.weight_ih_l0.float()
+                    one.weight_ih_l0.copy_(weight @ projection.weight.float())
+                    one.bias_ih_l0.add_(weight @ projection.bias.float())
     return whole.train(model.training)
 
 
@@ -144,8 +149,8 @@ def _project(model: CrnnForTextRecognition, lighter: CrnnForTextRecognition, fra
     """Set the projections of `lighter` and the weights behind them; `frames` (T, 1, C) is what the first LSTM sees."""
     for index, layers in enumerate(zip(model.crnn.lstms, lighter.crnn.lstms, strict=True)):
         layer, light = (cast(CrnnBidirectionalLstm, lstm) for lstm in layers)
-        if index:
-            projection = cast(nn.Linear, lighter.crnn.projections[index - 1])
+        projection = lighter.crnn.projections[index - 1] if index else lighter.crnn.first_projection
+        if isinstance(projection, nn.Linear):
             weights, own_weights = (
                 [cast(torch.Tensor, way.weight_ih_l0) for way in (both.forward_lstm, both.backward_lstm)]
                 for both in (layer, light)

@@ -103,26 +103,31 @@ def _held(moments: torch.Tensor, share: float) -> torch.Tensor:
 
 def _prune_trunk(model: CrnnForTextRecognition, count: int, frames: list[torch.Tensor]) -> list[torch.Tensor]:
     """What the first recurrent layer sees then."""
-    lstm = cast(CrnnBidirectionalLstm, model.crnn.lstms[0])
-    if count == frames[0].shape[-1]:
-        return frames
-    answers = torch.cat([getattr(lstm, way).weight_ih_l0 for way in WAYS]).double()
-    fewer = _Fewer((now.flatten(0, 1) for now in frames), answers, count)
-    for way in WAYS:
-        old = getattr(lstm, way)
-        weight, bias = fewer.fold(old.weight_ih_l0)
-        setattr(lstm, way, _lstm(weight, old.weight_hh_l0, old.bias_ih_l0 + bias, old.bias_hh_l0))
-    layer = cast(CrnnConvolution, model.crnn.convolutions[-1])
-    layer.convolution.out_channels = count
+    projection, lstm = model.crnn.first_projection, cast(CrnnBidirectionalLstm, model.crnn.lstms[0])
+    if count < frames[0].shape[-1]:
+        units = [now.flatten(0, 1) for now in frames]
+        if isinstance(projection, nn.Linear):
+            fewer = _Fewer(units, projection.weight.double(), count)
+            weight, bias = fewer.fold(projection.weight)
+            model.crnn.first_projection = _linear(weight, projection.bias + bias)
+        else:
+            answers = torch.cat([getattr(lstm, way).weight_ih_l0 for way in WAYS]).double()
+            fewer = _Fewer(units, answers, count)
+            for way in WAYS:
+                old = getattr(lstm, way)
+                weight, bias = fewer.fold(old.weight_ih_l0)
+                setattr(lstm, way, _lstm(weight, old.weight_hh_l0, old.bias_ih_l0 + bias, old.bias_hh_l0))
+        _keep_channels(cast(CrnnConvolution, model.crnn.convolutions[-1]), fewer.kept)
+        frames = [now[..., fewer.kept] for now in frames]
+    return [model.crnn.first_projection(now) for now in frames]
+
+
+def _keep_channels(layer: CrnnConvolution, kept: list[int]) -> None:
     for module in (layer.convolution, layer.norm):
         for name, part in module.state_dict().items():
             if part.ndim:  # one entry or kernel a channel
-                own = part[fewer.kept].clone()
-                if name in dict(module.named_parameters()):
-                    setattr(module, name, nn.Parameter(own))
-                else:
-                    setattr(module, name, own)
-    return [now[..., fewer.kept] for now in frames]
+                own = part[kept].clone()
+                setattr(module, name, nn.Parameter(own) if name in module._parameters else own)
 
 
 def _prune_lstm(
@@ -157,10 +162,10 @@ def _prune_lstm(
     if last:
         model.classifier = _linear(torch.cat(folded, dim=1), bias)
         return units
-    projection = _linear(torch.cat(folded, dim=1), bias)
+    projection, between = _linear(torch.cat(folded, dim=1), bias), model.config.lstm_input_size or count
     following = cast(CrnnBidirectionalLstm, model.crnn.lstms[index + 1])
     inputs = torch.cat([getattr(following, way).weight_ih_l0 for way in WAYS])
-    after, before = in_two(inputs, second_moments(projection(now).flatten(0, 1) for now in units), count)
+    after, before = in_two(inputs, second_moments(projection(now).flatten(0, 1) for now in units), between)
     for way, weight in zip(WAYS, after.chunk(2), strict=True):
         old = getattr(following, way)
         setattr(following, way, _lstm(weight, old.weight_hh_l0, old.bias_ih_l0, old.bias_hh_l0))

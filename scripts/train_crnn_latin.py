@@ -131,16 +131,22 @@ def real_lines(data: Path, held_back: bool) -> dict[str, Dataset]:
 
 
 def lighter(
-    reader: Any, processor: TextRecognitionProcessor, data: Path, ranks: list[int], channels: int, hidden_size: int
+    reader: Any,
+    processor: TextRecognitionProcessor,
+    data: Path,
+    ranks: list[int],
+    lstm_input_size: int | None,
+    channels: int,
+    hidden_size: int,
 ) -> Any:
-    """With what suits some of the training lines; no ranks leave the kernels as they are."""
+    """With what suits some of the training lines; no ranks leave the kernels, and what LSTMs see, as they are."""
     real = real_lines(data, held_back=False)
     lines = [real[name].shuffle(seed=0).select(range(count)) for name, count in CALIBRATION.items()]
     images = [
         processor(images=[image], return_tensors="pt")["pixel_values"] for rows in lines for image in rows["image"]
     ]
     if ranks:
-        reader = with_low_rank_kernels(reader, [rank or None for rank in ranks], images)
+        reader = with_low_rank_kernels(reader, [rank or None for rank in ranks], images, lstm_input_size)
     if (channels, hidden_size) != (reader.config.conv_channels[-1], reader.config.lstm_hidden_size):
         reader = with_fewer_units(reader, channels, hidden_size, images)
     return reader
@@ -255,6 +261,7 @@ def main() -> None:
     parser.add_argument(
         "--ranks", type=int, nargs="+", default=[], help="kernels of a crnn of --init_from in two; 0: a layer's whole"
     )
+    parser.add_argument("--lstm_input_size", type=int, help="with --ranks: features that its recurrent layers see")
     parser.add_argument("--channels", type=int, help="fewer behind the trunk of a crnn of --init_from")
     parser.add_argument("--hidden_size", type=int, help="fewer units in the recurrent layers of a crnn of --init_from")
     parser.add_argument("--teacher", type=Path, help="checkpoint folder of one of these families, to learn from")
@@ -301,7 +308,9 @@ def main() -> None:
         start = output / "start"  # kept: on another CPU the last bits would be others, and the run would be another
         with PartialState().main_process_first():
             if not (start / "model.safetensors").exists():
-                lighter(reader, processor, arguments.data, arguments.ranks, *fewer).save_pretrained(start)
+                lighter(
+                    reader, processor, arguments.data, arguments.ranks, arguments.lstm_input_size, *fewer
+                ).save_pretrained(start)
         model = CrnnForTextRecognition.from_pretrained(start)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(processor.tokenizer)} symbols")
     dtype = torch.bfloat16 if cpu_computes_bfloat16() else torch.float32  # of readers, which stay on the CPU
@@ -351,7 +360,10 @@ def main() -> None:
     mixture = {
         "model_type": arguments.model_type,
         "init_from": arguments.init_from.name if arguments.init_from else None,
-        **{name: getattr(model.config, name, None) for name in ("conv_ranks", "conv_channels", "lstm_hidden_size")},
+        **{
+            name: getattr(model.config, name, None)
+            for name in ("conv_ranks", "conv_channels", "lstm_input_size", "lstm_hidden_size")
+        },
         "teacher": arguments.teacher.name if arguments.teacher else None,
         "judge": judge.name if learner else None,
         "first_mix": (EARLY if anew else WORDS)._asdict(),

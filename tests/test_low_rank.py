@@ -54,9 +54,11 @@ def test_full_ranks_change_nothing():
 
 
 def test_a_model_with_kernels_in_two_can_have_others():
-    model = with_low_rank_kernels(trained(), [None, *[6] * 7], images())
-    same = with_low_rank_kernels(model, [None, *[6] * 7], images())
-    whole = with_low_rank_kernels(model, [None] * 8, images())
+    model = with_low_rank_kernels(trained(), [None, *[6] * 7], images(), lstm_input_size=4)
+    for projection in (model.crnn.first_projection, model.crnn.projections[0]):
+        nn.init.normal_(projection.bias, std=0.3)  # as after some training
+    same = with_low_rank_kernels(model, [None, *[6] * 7], images(), lstm_input_size=4)
+    whole = with_low_rank_kernels(model, [None] * 8, images(), lstm_input_size=6)
     fewer = with_low_rank_kernels(model, [None, *[3] * 7], images())
     with torch.no_grad():
         for other in (same, whole):
@@ -98,13 +100,15 @@ def test_layers_keep_their_modes():
     assert model.training and not frozen.training
 
 
-def test_the_projection_between_recurrent_layers_keeps_what_varies():
+@pytest.mark.parametrize("lstm_input_size", [None, 6])
+def test_the_projection_between_recurrent_layers_keeps_what_varies(lstm_input_size):
     model = trained()
     with torch.no_grad():  # half of the first layer's cells are silent: what is left fits into the projection
         for lstm in (model.crnn.lstms[0].forward_lstm, model.crnn.lstms[0].backward_lstm):
             for part in lstm.parameters():
                 part.view(4, 6, -1)[:, 3:] = 0
-    lighter = with_low_rank_kernels(model, [None] * 8, images())
+    lighter = with_low_rank_kernels(model, [None] * 8, images(), lstm_input_size)
+    assert isinstance(lighter.crnn.first_projection, nn.Linear) == (lstm_input_size is not None)
     with torch.no_grad():
         for image in images():
             torch.testing.assert_close(lighter(image).logits, model(image).logits, atol=1e-6, rtol=0)

@@ -42,8 +42,9 @@ def distance(one: CrnnForTextRecognition, other: CrnnForTextRecognition) -> floa
     return float((answers - expected).norm() / (expected - expected.mean(0)).norm())
 
 
-def test_all_units_change_nothing():
-    model = trained()
+@pytest.mark.parametrize("lstm_input_size", [None, 5])
+def test_all_units_change_nothing(lstm_input_size):
+    model = trained(lstm_input_size=lstm_input_size)
     before = {name: part.clone() for name, part in model.state_dict().items()}
     same = with_fewer_units(model, 10, 8, images())
     assert distance(same, model) < 1e-5
@@ -71,6 +72,17 @@ def test_units_that_others_tell_are_not_missed():
     assert distance(smaller, model) < 5e-3
     assert distance(with_fewer_units(model, 4, 6, images()), model) > 1e-2
     assert distance(with_fewer_units(model, 8, 4, images()), model) > 1e-2
+
+
+def test_channels_before_a_linear_layer_that_others_tell_are_not_missed():
+    model = trained(lstm_input_size=6)
+    with torch.no_grad():
+        last = model.crnn.convolutions[-1]
+        for part in (last.convolution.weight, last.convolution.bias, *last.norm.state_dict().values()):
+            if part.ndim:
+                part[[3, 7]] = part[[1, 2]].clone()
+    assert distance(with_fewer_units(model, 8, 8, images()), model) < 1e-5
+    assert distance(with_fewer_units(model, 3, 8, images()), model) > 1e-4
 
 
 def test_what_is_kept_makes_up_for_what_is_not():

@@ -46,7 +46,7 @@ def crnn_graph(model: CrnnForTextRecognition) -> Any:
     hidden = graph.node("Transpose", hidden, perm=[2, 0, 1])  # (T, B, C)
     lengths = graph.node("Cast", widths, to="INT32")
     for index, lstm in enumerate(cast(Iterable[CrnnBidirectionalLstm], model.crnn.lstms)):
-        projection = model.crnn.projections[index - 1] if index else None
+        projection = model.crnn.projections[index - 1] if index else model.crnn.first_projection
         if isinstance(projection, nn.Linear):
             hidden = graph.linear(hidden, projection)
         hidden = graph.lstm(hidden, lengths, lstm)

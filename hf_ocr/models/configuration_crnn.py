@@ -41,6 +41,8 @@ class CrnnConfig(TextRecognitionConfig):
         lstm_hidden_size: units a direction.
         num_lstm_layers: bidirectional layers.
         lstm_projection: a linear layer to `lstm_hidden_size` between the recurrent layers, as in the paper.
+        lstm_input_size: with `lstm_projection`, a linear layer to so many features before every recurrent layer
+            instead; None for none before the first.
         dropout: before the classifier, in training.
         invalid_labels: what `forward` does with a label that cannot be aligned with its image (fewer frames than
             characters plus equal neighbours) or holds ids outside the alphabet: "error", or "skip" (left out of the
@@ -71,6 +73,7 @@ class CrnnConfig(TextRecognitionConfig):
     lstm_hidden_size: int = 256
     num_lstm_layers: int = 2
     lstm_projection: bool = True
+    lstm_input_size: int | None = None
     dropout: float = 0.0
     invalid_labels: Literal["error", "skip"] = "error"
     empty_labels: Literal["error", "skip", "blank"] = "error"
@@ -85,6 +88,13 @@ class CrnnConfig(TextRecognitionConfig):
         check_choice(f"{name}: num_channels", self.num_channels, (1, 3))
         check_choice(f"{name}: conv_bias", self.conv_bias, (True, False))
         check_choice(f"{name}: lstm_projection", self.lstm_projection, (True, False))
+        if self.lstm_input_size is not None:
+            check_integer(f"{name}: lstm_input_size", self.lstm_input_size, 1, 4096)
+            if not self.lstm_projection:
+                raise ValueError(
+                    f"{name}: lstm_input_size={self.lstm_input_size} without lstm_projection. Set lstm_projection to "
+                    "True, or leave lstm_input_size out."
+                )
         check_choice(f"{name}: invalid_labels", self.invalid_labels, ("error", "skip"))
         check_choice(f"{name}: empty_labels", self.empty_labels, ("error", "skip", "blank"))
         check_number(f"{name}: dropout", self.dropout, 0, 1)
@@ -141,7 +151,7 @@ class CrnnConfig(TextRecognitionConfig):
                 trunk += rank * (inputs * kernel[0] + channels[i + 1] * kernel[1])
         trunk += sum(18 * count * channels[i + 1] ** 2 for i, count in enumerate(self.residual_blocks or ()))
         hidden = self.lstm_hidden_size
-        recurrent = 8 * hidden * (channels[-1] + hidden)
+        recurrent = 8 * hidden * (channels[-1] + hidden) + channels[-1] * (self.lstm_input_size or 0)
         recurrent += (self.num_lstm_layers - 1) * (8 * hidden * 3 * hidden + 2 * hidden * hidden)
         return trunk + recurrent + 2 * hidden * self.vocab_size
 

@@ -154,13 +154,16 @@ class CrnnModel(CrnnPreTrainedModel):
                     CrnnResidualBlock(channels if block else _channels_before(config, i), channels)
                 )
             self.convolutions.append(CrnnConvolution(config, i))
-        hidden_size = config.lstm_hidden_size
-        sizes = [config.conv_channels[-1]] + [hidden_size if config.lstm_projection else 2 * hidden_size] * (
-            config.num_lstm_layers - 1
-        )
+        hidden_size, first_size = config.lstm_hidden_size, config.conv_channels[-1]
+        self.first_projection: nn.Module = nn.Identity()
+        if config.lstm_input_size is not None:
+            self.first_projection = nn.Linear(first_size, config.lstm_input_size)
+            first_size = config.lstm_input_size
+        between = (config.lstm_input_size or hidden_size) if config.lstm_projection else 2 * hidden_size
+        sizes = [first_size] + [between] * (config.num_lstm_layers - 1)
         self.lstms = nn.ModuleList(CrnnBidirectionalLstm(size, hidden_size) for size in sizes)
         self.projections = nn.ModuleList(
-            nn.Linear(2 * hidden_size, hidden_size) if config.lstm_projection else nn.Identity() for _ in sizes[1:]
+            nn.Linear(2 * hidden_size, between) if config.lstm_projection else nn.Identity() for _ in sizes[1:]
         )
         self.post_init()
 
@@ -191,7 +194,7 @@ class CrnnModel(CrnnPreTrainedModel):
         hidden = mask_columns(hidden.copy_(pixel_values), widths, least)
         for convolution in self.convolutions:
             hidden, widths, least = convolution(hidden, widths, least)
-        hidden = hidden.squeeze(2).permute(2, 0, 1).contiguous()
+        hidden = self.first_projection(hidden.squeeze(2).permute(2, 0, 1).contiguous())
         frames = torch.arange(len(hidden), device=hidden.device)[:, None]
         reversal = torch.where(frames < widths, widths - 1 - frames, frames)
         for index, lstm in enumerate(self.lstms):

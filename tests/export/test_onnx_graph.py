@@ -40,7 +40,7 @@ def bare_crnn() -> CrnnForTextRecognition:
 
 def low_rank_crnn() -> CrnnForTextRecognition:
     """Kernels in two, as `with_low_rank_kernels` makes them."""
-    settings = {**tiny_model(CrnnForTextRecognition).config.to_dict(), "lstm_projection": True}
+    settings = {**tiny_model(CrnnForTextRecognition).config.to_dict(), "lstm_projection": True, "lstm_input_size": 5}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return CrnnForTextRecognition(CrnnConfig(**settings | {"conv_ranks": [None, *range(2, 9)]})).eval()

@@ -61,8 +61,9 @@ def test_small_configuration_is_small_with_horizontal_stride_4(height):
         CrnnForTextRecognition(CrnnConfig(vocab_size=7, lstm_hidden_size=8)).eval(),
         tiny(),
         tiny(conv_ranks=[None, *range(2, 9)], lstm_projection=True),
+        tiny(lstm_projection=True, lstm_input_size=5),
     ],
-    ids=["vgg", "small", "low rank"],
+    ids=["vgg", "small", "low rank", "few features"],
 )
 @pytest.mark.parametrize("padding", [1, 3, 4, 37])
 def test_padding_changes_no_logit(model, padding):
@@ -208,6 +209,8 @@ def test_recognize_gives_spans_inside_the_image_and_keeps_the_mode():
         ({"vocab_size": 10**6}, "vocab_size is 1000000, expected a whole number from 2 to 200,000"),
         ({"vocab_size": "37"}, "vocab_size is '37'"),
         ({"num_lstm_layers": True}, "num_lstm_layers is True"),
+        ({"lstm_input_size": 0}, "lstm_input_size is 0"),
+        ({"lstm_input_size": 64, "lstm_projection": False}, "without lstm_projection"),
         ({"dropout": float("nan")}, "dropout is nan"),
         ({"conv_strides": [[-1, 1]] * 7}, r"conv_strides\[0\] is -1"),
         ({"conv_kernels": [3] * 7}, r"conv_kernels\[0\] is 3, expected a list of 2"),
