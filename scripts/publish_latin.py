@@ -89,8 +89,6 @@ CHECKPOINTS = {
             "Run 7 was made on one GPU: its length was fitted to the time left while it ran, its fonts were cut to the "
             "alphabet. Its judge is PP-OCR (`hf-ocr convert rapidocr`) after scripts/finetune.py on the training lines "
             "and words of which the case is known.",
-            "Run 8 took the case of lines that are annotated in capitals from run 7, for which the checkpoint before "
-            "had told it.",
         ),
         (
             f"{TRAIN}first",
@@ -112,12 +110,6 @@ CHECKPOINTS = {
             "--teacher hf_ocr/checkpoints/crnn-small-latin --distillation_weight 2 --judge runs/pp-ocr-receipts-words "
             "--max_steps 5229 --late_from 0.79 --learning_rate 1.2e-3 --lines_per_batch 256 --num_workers 15 --seed 81",
             "python scripts/publish_latin.py --data DATA --run runs/seventh",
-            "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 --num_machines 1 "
-            "--mixed_precision no scripts/train_crnn_latin.py --data DATA --output_dir runs/eighth --init_from "
-            "hf_ocr/checkpoints/crnn-small-latin --image_height 38 --ranks 0 20 32 40 56 64 80 80 --channels 192 "
-            "--hidden_size 160 --teacher hf_ocr/checkpoints/crnn-small-latin --judge runs/pp-ocr-receipts-words "
-            "--max_steps 1300 --late_from 0.4 --learning_rate 1e-3 --seed 91",
-            "python scripts/publish_latin.py --data DATA --run runs/eighth",
         ),
         None,
     ),
