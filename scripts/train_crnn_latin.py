@@ -92,7 +92,7 @@ class Mix(NamedTuple):
 EARLY = Mix(0.19, 0.19, {"scene": 0.5, "receipt": 0.28, "document": 0.13, "screen": 0.09})
 LATE = Mix(0.2, 0.35, {"scene": 0.4, "receipt": 0.2, "document": 0.22, "screen": 0.18})
 WORDS = Mix(0.18, 0.28, {"scene": 0.58, "receipt": 0.14, "document": 0.2, "screen": 0.08})
-# Lines by which --ranks, --channels and --hidden_size choose what is kept.
+# Lines by which --ranks, --lstm_input_size, --channels and --hidden_size choose what is kept.
 CALIBRATION = {"sroie_cased": 120, "iiit5k": 60, "icdar2015_words": 60}
 # Of the receipt lines drawn, and of the words, at most this share are hard cases, each at most so many times as often
 # as another line.
@@ -298,6 +298,8 @@ def main() -> None:
     model = new_model(arguments.model_type, arguments.image_height or 40, reader)
     tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
     processor = TextRecognitionProcessor(TextLineImageProcessor(height=model.config.image_height), tokenizer)
+    if arguments.lstm_input_size and not arguments.ranks:
+        parser.error("--lstm_input_size goes with --ranks: give both.")
     if arguments.ranks or arguments.channels or arguments.hidden_size:
         if model is not reader or arguments.model_type != "crnn":
             parser.error("--ranks, --channels and --hidden_size need a crnn to go on from: give --init_from.")
