@@ -176,7 +176,13 @@ def best_seconds_side_by_side(
         for _ in range(rounds + 1):
             for name, call in calls.items():
                 start = time.perf_counter()
-                list(readers.map(torch.inference_mode()(call), reversed(batches)))  # the longest first
+                read = torch.inference_mode()(call)
+                if readers.start():
+                    for future in [readers.submit(read, batch) for batch in reversed(batches)]:  # the longest first
+                        future.result()
+                else:
+                    for batch in batches:
+                        read(batch)
                 seconds[name].append(time.perf_counter() - start)
     return {name: min(taken[1:]) for name, taken in seconds.items()}
 

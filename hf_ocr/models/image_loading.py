@@ -192,10 +192,19 @@ def _check_header(image: Image.Image, name: str) -> None:
         )
 
 
+def _open(file: Any) -> Image.Image:
+    """As Pillow does, but it would try a WebP image as formats without a signature first: most of the time it takes."""
+    try:
+        return Image.open(file, formats=("JPEG", "PNG", "WEBP"))
+    except UnidentifiedImageError:
+        file.seek(0)
+        return Image.open(file)
+
+
 def _decode(file: Any, name: str) -> Image.Image:
     """Decode a binary file object; the size in the header is checked before any pixel is made."""
     try:
-        with Image.open(file) as image:
+        with _open(file) as image:
             _check_header(image, name)
             image.load()
             return _to_grey_or_colour(image, name)

@@ -1,6 +1,5 @@
 """From images to text: widths, batches, turned lines. The only caller of `recognize` that users of a model need."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ from .confidence import ScoreAs, aggregate, check_score_as
 from .ctc_reading import eval_mode
 from .image_loading import load_image
 from .line_preparation import DOUBTFUL, STRETCHES, bucket_width, stretch_line, text_part, turned
+from .reading_schedule import read_all
 from .reading_threads import ReadingThreads
 
 Box = tuple[float, float, float, float]
@@ -65,6 +65,10 @@ class _Line(NamedTuple):
     pixel_values: torch.Tensor  # float32 (C, H, W)
     width: int
 
+    @property
+    def bucket(self) -> tuple[int, ...]:
+        return bucket_width(self.width), *self.pixel_values.shape[:2]
+
 
 class _Candidate(NamedTuple):
     """One reading of an image, of a line in one turn and width; None for an image that could not be prepared."""
@@ -74,9 +78,32 @@ class _Candidate(NamedTuple):
     quality: float  # the probability a character at temperature 1
 
 
-def _best(candidates: list[_Candidate]) -> _Candidate:
-    """Of like ones the upright one."""
-    return max(candidates, key=lambda item: (item.quality, -item.line.degrees if item.line else 0))
+class _Found:
+    """What was read from one image, and how many of its lines are being read."""
+
+    def __init__(self, stretches: Sequence[float]) -> None:
+        self.candidates: list[_Candidate] = []
+        self.awaited = 0
+        self._first: _Line | None = None  # in the better turn
+        self._stretches = iter(stretches)
+
+    def best(self) -> _Candidate:
+        """Of like ones the upright one."""
+        return max(self.candidates, key=lambda item: (item.quality, -item.line.degrees if item.line else 0))
+
+    def then(self, candidate: _Candidate) -> list[_Line]:
+        """The line at its next width, where all that was awaited is read and doubtful."""
+        self.candidates.append(candidate)
+        self.awaited -= 1
+        if self.awaited:
+            return []
+        best = self.best()
+        self._first = self._first or best.line
+        stretch = next(self._stretches, None) if best.quality < DOUBTFUL else None
+        if self._first is None or stretch is None:
+            return []
+        self.awaited = 1
+        return [_stretched(self._first, stretch)]
 
 
 def read_images(
@@ -147,7 +174,7 @@ def iterate_readings(
         raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
     check_score_as(score_as)
     # A model whose configuration fixes the width sees a stretched line as it saw the line, only blurred.
-    one_width = hasattr(getattr(model, "config", None), "image_width")
+    stretches = () if hasattr(getattr(model, "config", None), "image_width") else STRETCHES
     recognize_kwargs["num_beams"] = num_beams
     recognize_kwargs["with_characters"] = with_characters or score_as != "product"
 
@@ -170,37 +197,26 @@ def iterate_readings(
         sources, failure = _taken(remaining, window)
         if not sources:
             break
-        candidates: list[list[_Candidate]] = [[] for _ in sources]
+        found = [_Found(stretches) for _ in sources]
 
-        def read(lines: Iterable[_Line], candidates: list[list[_Candidate]] = candidates) -> None:
-            batches = _batches(lines, batch_size)
-            side_by_side = readers is not None and len(candidates) > 1  # one image has all of torch's threads
-            # Held here for all of them: the first reader that is done would put the others back into training.
-            with eval_mode(model) if side_by_side and isinstance(model, torch.nn.Module) else nullcontext():
-                for found in readers.map(recognize, batches) if readers and side_by_side else map(recognize, batches):
-                    for candidate in found:
-                        if candidate.line is not None:
-                            candidates[candidate.line.place].append(candidate)
-
-        def lines(sources: list[Any] = sources, candidates: list[list[_Candidate]] = candidates) -> Iterator[_Line]:
+        def lines(sources: list[Any] = sources, found: list[_Found] = found) -> Iterator[_Line]:
             prepared = (map if executor is None else executor.map)(prepare, enumerate(sources))
-            for found, item in zip(candidates, prepared, strict=True):
+            for image, item in zip(found, prepared, strict=True):
                 if isinstance(item, Reading):
-                    found.append(_Candidate(None, item, 0.0))
+                    image.candidates.append(_Candidate(None, item, 0.0))
                 else:
+                    image.awaited = len(item)
                     yield from item
 
-        read(lines())
-        if not one_width:
-            firsts = [_best(found).line for found in candidates]  # in the better turn
-            for stretch in STRETCHES:
-                read(
-                    _stretched(first, stretch)
-                    for first, found in zip(firsts, candidates, strict=True)
-                    if first is not None and _best(found).quality < DOUBTFUL
-                )
-        for found in candidates:
-            yield _best(found).reading
+        def then(candidate: _Candidate, found: list[_Found] = found) -> list[_Line]:
+            return found[candidate.line.place].then(candidate) if candidate.line else []
+
+        side_by_side = readers if len(sources) > 1 else None  # one image has all of torch's threads
+        # Held here for all of them: the first reader that is done would put the others back into training.
+        with eval_mode(model) if side_by_side and isinstance(model, torch.nn.Module) else nullcontext():
+            read_all(lines(), recognize, then, batch_size, side_by_side)
+        for image in found:
+            yield image.best().reading
     if failure is not None:
         raise failure
 
@@ -235,9 +251,9 @@ def words_of(characters: list[Character], score_as: ScoreAs) -> Iterator[Charact
 def _prepare(processor: Any, index: int, image: Image.Image, with_characters: bool) -> list[_Line]:
     lines = []
     for degrees, upright in turned(image).items():
-        inputs = processor(images=[upright], return_tensors="pt")  # of which it takes the part with text, by itself
+        inputs = processor.image_processor.preprocess([upright])  # of which it takes the part with text, by itself
         part = text_part(upright) if with_characters else (0, 0, *upright.size)
-        pixel_values = inputs["pixel_values"][0]
+        pixel_values = torch.from_numpy(inputs["pixel_values"][0])
         lines.append(_Line(index, degrees, image.size, part, pixel_values, int(inputs["widths"][0])))
     return lines
 
@@ -246,18 +262,6 @@ def _stretched(line: _Line, stretch: float) -> _Line:
     """The same line at another width."""
     pixel_values = torch.from_numpy(stretch_line(line.pixel_values[..., : line.width].numpy(), stretch))
     return line._replace(pixel_values=pixel_values, width=pixel_values.shape[-1])
-
-
-def _batches(lines: Iterable[_Line], batch_size: int) -> Iterator[list[_Line]]:
-    """Batches of one bucket, full ones as soon as they are, then the rest."""
-    buckets: dict[tuple[int, ...], list[_Line]] = defaultdict(list)
-    for line in lines:
-        which = (bucket_width(line.width), *line.pixel_values.shape[:2])
-        buckets[which].append(line)
-        if len(buckets[which]) == batch_size:
-            yield buckets.pop(which)
-    for _, bucket in sorted(buckets.items(), reverse=True):  # the longest work first
-        yield bucket
 
 
 def _recognize(

@@ -1,8 +1,7 @@
 """Batches read side by side on a CPU, each in threads of its own: what is small, or Python, keeps no core waiting."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
 from threading import Barrier, Lock
 from types import TracebackType
 from typing import Self, TypeVar
@@ -17,16 +16,12 @@ _STARTING = Lock()
 
 
 class ReadingThreads:
-    """Up to `MOST_READERS` threads that share torch's, for what a model reads on `device`; a context.
-
-    They start with the first work for two of them. Where there is nothing to share (another device than a CPU, a
-    single thread, autocast, which is the calling thread's own, a torch without OpenMP, no thread to be had), all is
-    read in the calling thread.
-    """
+    """Up to `MOST_READERS` threads that share torch's, for what a model reads on `device`; a context."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._executor: ThreadPoolExecutor | None = None
+        self._count = 0
 
     def __enter__(self) -> Self:
         return self
@@ -37,36 +32,28 @@ class ReadingThreads:
         if self._executor is not None:
             self._executor.shutdown()
 
-    def map(self, read: Callable[[Batch], Result], batches: Iterable[Batch]) -> Iterator[Result]:
-        """What `read` gives for each batch, in order; a single batch is read in the calling thread.
+    def start(self) -> int:
+        """How many there are, from the first call on.
 
-        Batches are taken as fast as they come, and read meanwhile. `read` finds none of the calling thread's contexts.
+        None where there is nothing to share: another device than a CPU, a single thread, autocast, which is the
+        calling thread's own, a torch without OpenMP, no thread to be had. The calling thread is to read then.
         """
-        remaining = iter(batches)
-        first = list(islice(remaining, 2))
-        executor = self._started() if len(first) == 2 else None
-        if executor is None:
-            yield from map(read, chain(first, remaining))
-            return
-        futures: list[Future[Result]] = []
-        try:
-            for batch in chain(first, remaining):
-                futures.append(executor.submit(read, batch))
-            for future in futures:
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
-
-    def _started(self) -> ThreadPoolExecutor | None:
         threads = torch.get_num_threads()
-        count = min(threads, MOST_READERS)
         if torch.is_autocast_enabled("cpu"):
-            return None
-        if self._executor is None and self._device.type == "cpu" and count > 1:
+            return 0
+        if self._executor is None and self._device.type == "cpu" and threads > 1:
             if "parallel backend: OpenMP" in torch.__config__.parallel_info():
-                self._executor = _readers([threads // count + (index < threads % count) for index in range(count)])
-        return self._executor
+                count = min(threads, MOST_READERS)
+                shares = [threads // count + (index < threads % count) for index in range(count)]
+                self._executor = _readers(shares)
+                self._count = count if self._executor is not None else 0
+        return self._count
+
+    def submit(self, read: Callable[[Batch], Result], batch: Batch) -> Future[Result]:
+        """Have a batch read once they were started; `read` finds none of the calling thread's contexts."""
+        if self._executor is None:
+            raise RuntimeError("no reading thread was started: call start(), and read in the calling thread if it is 0")
+        return self._executor.submit(read, batch)
 
 
 def _readers(shares: list[int]) -> ThreadPoolExecutor | None:

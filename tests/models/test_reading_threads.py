@@ -35,7 +35,8 @@ def test_readers_share_torchs_threads_and_nobody_else_loses_any(five_threads):
 
     with ReadingThreads(CPU) as readers:
         for _ in range(2):
-            assert sorted(readers.map(ask, range(4))) == [1, 1, 1, 2]
+            assert readers.start() == 4
+            assert sorted(future.result() for future in [readers.submit(ask, None) for _ in range(4)]) == [1, 1, 1, 2]
             assert (torch.get_num_threads(), threads_of_a_new_thread()) == (5, 5)
     assert (torch.get_num_threads(), threads_of_a_new_thread()) == (5, 5)
 
@@ -43,25 +44,31 @@ def test_readers_share_torchs_threads_and_nobody_else_loses_any(five_threads):
 def test_many_at_once_leave_new_threads_their_number(five_threads):
     def request(_):
         with ReadingThreads(CPU) as readers:
-            list(readers.map(lambda batch: batch, range(4)))
+            assert readers.start() > 0
 
     with ThreadPoolExecutor(8) as requests:
         list(requests.map(request, range(40)))
     assert threads_of_a_new_thread() == 5
 
 
-def in_the_calling_thread(readers):
-    return set(readers.map(lambda _: threading.get_ident(), range(3))) == {threading.get_ident()}
-
-
-def test_where_nothing_is_to_be_shared_the_calling_thread_reads(five_threads, monkeypatch):
+def test_none_are_started_where_nothing_is_to_be_shared(five_threads):
     with ReadingThreads(torch.device("meta")) as readers:
-        assert in_the_calling_thread(readers)
+        assert readers.start() == 0
+        with pytest.raises(RuntimeError, match="call start"):
+            readers.submit(str, 1)
     with ReadingThreads(CPU) as readers, torch.autocast("cpu", dtype=torch.bfloat16):
-        assert in_the_calling_thread(readers)
+        assert readers.start() == 0
     with ReadingThreads(CPU) as readers:
         torch.set_num_threads(1)
-        assert in_the_calling_thread(readers)
+        assert readers.start() == 0
+
+
+def test_autocast_comes_and_goes(five_threads):
+    with ReadingThreads(CPU) as readers:
+        assert readers.start() == 4
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert readers.start() == 0
+        assert readers.start() == 4
 
 
 def test_no_threads_to_be_had(five_threads, monkeypatch):
@@ -73,47 +80,8 @@ def test_no_threads_to_be_had(five_threads, monkeypatch):
     started, start = [], threading.Thread.start
     with monkeypatch.context() as patch, ReadingThreads(CPU) as readers:
         patch.setattr(threading.Thread, "start", refuse)
-        assert in_the_calling_thread(readers)
+        assert readers.start() == 0
     assert threads_of_a_new_thread() == 5
-
-
-def test_results_keep_the_order_and_one_batch_keeps_the_thread(five_threads):
-    with ReadingThreads(CPU) as readers:
-        seen = list(readers.map(lambda batch: (batch, threading.get_ident()), range(20)))
-        assert [batch for batch, _ in seen] == list(range(20))
-        assert threading.get_ident() not in {thread for _, thread in seen}
-        assert list(readers.map(lambda _: threading.get_ident(), [0])) == [threading.get_ident()]
-        assert list(readers.map(str, [])) == []
-
-
-def test_batches_are_read_while_others_are_still_made(five_threads):
-    read = threading.Event()
-
-    def batches():
-        yield from (0, 1)
-        assert read.wait(60)
-        yield 2
-
-    with ReadingThreads(CPU) as readers:
-        assert list(readers.map(lambda batch: read.set() or batch, batches())) == [0, 1, 2]
-
-
-def test_an_error_ends_the_reading_of_what_waits(five_threads):
-    started, go_on = [], threading.Event()
-
-    def read(batch):
-        started.append(batch)
-        assert go_on.wait(60)
-
-    def batches():
-        yield from range(10)
-        raise ValueError("image 10")
-
-    with ReadingThreads(CPU) as readers:
-        with pytest.raises(ValueError, match="image 10"):
-            list(readers.map(read, batches()))
-        go_on.set()
-    assert len(started) <= 4
 
 
 @pytest.mark.parametrize("training", [False, True])
