@@ -152,7 +152,8 @@ def iterate_readings(
 
     Args:
         model: a recognizer (anything with `recognize`), on any device, in any mode.
-        processor: turns an image into `pixel_values` and `widths`, and ids into text (`batch_decode`).
+        processor: its `image_processor` turns an image into `pixel_values` and `widths`; it turns ids into text
+            (`batch_decode`).
         images: anything `load` takes. `BATCHES_PER_WINDOW * batch_size` are taken at a time (with a batch size of 1:
             one).
         batch_size: images read at once, by each of the readers.
