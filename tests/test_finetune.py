@@ -214,7 +214,7 @@ def test_two_nodes_train_one_model(folder, tmp_path):
         )
         for name in ("node-0.yaml", "node-1.yaml")
     ]  # fmt: skip
-    said = [node.communicate(timeout=300) for node in nodes]
+    said = [node.communicate(timeout=900) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said[0][1][-2000:] + said[1][1][-2000:]
     assert "2 processes" in said[0][0]
     assert said[1][0] == ""
