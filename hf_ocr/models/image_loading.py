@@ -197,7 +197,6 @@ def _open(file: Any) -> Image.Image:
     try:
         return Image.open(file, formats=("JPEG", "PNG", "WEBP"))
     except UnidentifiedImageError:
-        file.seek(0)
         return Image.open(file)
 
 

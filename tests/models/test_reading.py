@@ -1,5 +1,6 @@
 """Order, buckets, turned lines and boxes, with a recognizer whose right answer is known, and with a real one."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,6 +15,7 @@ from hf_ocr.models.line_preparation import STRETCHES, bucket_width
 from hf_ocr.models.modeling_outputs import Recognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import iterate_readings, read_images
+from hf_ocr.models.reading_threads import ReadingThreads
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 
 ALPHABET = "abcdefgh"
@@ -179,6 +181,53 @@ def test_a_line_that_stays_doubtful_is_read_at_every_width():
     model.sure_from = 1000
     read_images(model, bar_processor(), [bars("abcd")[0]])
     assert len(model.batches) == 1 + len(STRETCHES)
+
+
+class SureOfNarrowImages(BarReader):
+    """Doubts every image, and less the narrower it is."""
+
+    def recognize(self, pixel_values, widths, num_beams=1, with_characters=True):
+        result = super().recognize(pixel_values, widths, num_beams, True)
+        result.scores = 0.5 - widths / 10_000
+        return result
+
+
+def test_what_is_stretched_is_the_line_as_it_was():
+    image, model = bars("abcd")[0], SureOfNarrowImages()
+    read_images(model, bar_processor(), [image])
+    assert [width for _, widths in model.batches for width in widths] == [
+        image.width,
+        *(round(image.width * stretch) for stretch in STRETCHES),
+    ]
+
+
+@pytest.mark.parametrize("turn", [Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270])
+def test_a_turned_line_is_stretched_once_all_its_turns_are_read(turn):
+    """By then the best is known: not the upright one, which comes first and is the narrowest."""
+    image, model = bars("abcdefgh")[0], SureOfWideBars()
+    model.sure_from = 1000
+    read_images(model, bar_processor(), [image.transpose(turn)])
+    widths = [width for _, widths in model.batches for width in widths]
+    assert len(widths) == 3 + len(STRETCHES)
+    assert widths[3:] == [round(image.width * stretch) for stretch in STRETCHES]
+
+
+def test_readers_read_several_images_and_the_calling_thread_a_single_one():
+    class Where(BarReader):
+        def recognize(self, *args, **kwargs):
+            threads.add(threading.get_ident())
+            return super().recognize(*args, **kwargs)
+
+    image, before = bars("abcd")[0], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for count, in_calling_thread in ((1, True), (6, False)):
+            threads: set[int] = set()
+            with ReadingThreads(torch.device("cpu")) as readers:
+                read_images(Where(), bar_processor(), [image] * count, readers=readers)
+            assert (threading.get_ident() in threads) == in_calling_thread
+    finally:
+        torch.set_num_threads(before)
 
 
 class CoolReader(SureOfWideBars):
