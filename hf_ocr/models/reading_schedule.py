@@ -20,8 +20,8 @@ class Line(Protocol):
 SomeLine = TypeVar("SomeLine", bound=Line)
 Result = TypeVar("Result")
 
-# Of a batch: while more lines come, a reader that has nothing to do takes as many. The rest of them will come in
-# smaller batches too, which take longer a line.
+# Of a batch: as many lines a reader that has nothing to do takes while more come. With fewer it would begin sooner, but
+# small batches take longer a line. Chosen on validation lines of SROIE.
 WORTHWHILE = 1 / 2
 
 
