@@ -38,7 +38,8 @@ class ReadingThreads:
         None where there is nothing to share: another device than a CPU, a single thread, autocast, which is the
         calling thread's own, a torch without OpenMP, no thread to be had. The calling thread is to read then.
         """
-        threads = torch.get_num_threads()
+        with _STARTING:  # a thread that asks for the first time would be told, and keep, a number lowered for a reader
+            threads = torch.get_num_threads()
         if torch.is_autocast_enabled("cpu"):
             return 0
         if self._executor is None and self._device.type == "cpu" and threads > 1:

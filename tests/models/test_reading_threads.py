@@ -1,12 +1,13 @@
 """Several batches read at once: the same readings, and torch's threads as they were."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import torch
 from tiny_training import rendered, untrained
 
+from hf_ocr.models import reading_threads
 from hf_ocr.models.reading import read_images
 from hf_ocr.models.reading_threads import ReadingThreads
 
@@ -49,6 +50,20 @@ def test_many_at_once_leave_new_threads_their_number(five_threads):
     with ThreadPoolExecutor(8) as requests:
         list(requests.map(request, range(40)))
     assert threads_of_a_new_thread() == 5
+
+
+def test_a_new_thread_is_not_told_the_number_of_a_reader_that_starts(five_threads):
+    def count(_):
+        with ReadingThreads(CPU) as readers:
+            return readers.start()
+
+    with ThreadPoolExecutor(1) as request:
+        with reading_threads._STARTING:  # as while another request starts its readers
+            torch.set_num_threads(1)
+            counted = request.submit(count, None)
+            assert wait([counted], timeout=0.5).not_done
+            torch.set_num_threads(5)
+        assert counted.result() == 4
 
 
 def test_none_are_started_where_nothing_is_to_be_shared(five_threads):
