@@ -28,7 +28,8 @@ def resize_alphabet(
     where the old alphabet has that, and with the mean of all characters otherwise.
 
     Args:
-        model: a recognizer (`vocabulary_layers`); changed in place, `config.vocab_size` with it.
+        model: a recognizer (`vocabulary_layers`); changed in place, `config.vocab_size` with it. A language model,
+            which is of the old alphabet, is taken away.
         tokenizer: its present one; not changed.
         characters: the characters that are needed, in any order, repetitions allowed: the joined texts of a data set
             will do. Taken in Unicode normal form C.
@@ -85,6 +86,8 @@ def resize_alphabet(
         symbols = {symbol: index for index, symbol in enumerate(kept + added)}
         resized = CharacterTokenizer(vocab=symbols, **special)
     _resize(model, layers, _origins(vocab, resized.get_vocab()), [vocab[character] for character in old])
+    if getattr(model, "language_model", None) is not None:
+        model.set_language_model(None)
     model.tie_weights()  # where a head shares the weights of an embedding
     config = getattr(model.config, "decoder", model.config)
     config.vocab_size = len(resized)

@@ -159,6 +159,12 @@ def _what_it_is(record: RunRecord) -> str:
     facts = [f"- family: `{record.model['family']}`"]
     if "parameters" in record.model:
         facts.append(f"- parameters: {record.model['parameters']:,}")
+    if "language_model" in record.model:
+        tables = record.model["language_model"]
+        facts.append(
+            f"- language model: {tables['n_grams']:,} n-grams of up to {tables['order']} characters, by which doubtful "
+            "texts are chosen too"
+        )
     if "dtype" in record.model:
         facts.append(f"- weights: {record.model['dtype']}" + _size(record.weights))
     facts.append(f"- licence: {record.licence}")

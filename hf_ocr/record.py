@@ -201,7 +201,7 @@ def fingerprint(path: str | os.PathLike[str]) -> DataFile:
 
 
 def describe_model(model: Any, processor: Any) -> dict[str, Any]:
-    """What a record says of the network: family, parameters, dtype, alphabet, and the images it takes.
+    """What a record says of the network: family, parameters, language model, dtype, alphabet, the images it takes.
 
     `alphabet` is the characters in the order of their ids, special tokens left out.
     """
@@ -211,9 +211,12 @@ def describe_model(model: Any, processor: Any) -> dict[str, Any]:
         for name in ("height", "min_width", "max_width", "num_channels")
         if getattr(image_processor, name, None) is not None
     }
+    language_model = getattr(model, "language_model", None)
+    tables = {} if language_model is None else {"n_grams": len(language_model.keys), "order": language_model.order}
     return {
         "family": model.config.model_type,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **({"language_model": tables} if tables else {}),
         "dtype": str(model.dtype).removeprefix("torch."),
         "alphabet": "".join(tokenizer.alphabet),
         "input": limits,

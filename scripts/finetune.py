@@ -228,6 +228,8 @@ def main() -> None:
         )
     torch.manual_seed(training.seed)
     model, processor = load_recognizer(model_arguments.model_name_or_path, model_arguments.lora_rank)
+    if getattr(model, "language_model", None) is not None:  # of other texts than those that it learns now
+        model.set_language_model(None)
 
     def lines(files: list[str] | None) -> Dataset | None:
         return files and read_lines(files, data.image_column_name, data.text_column_name, unlabelled=True)

@@ -2,6 +2,7 @@
 
     python scripts/publish_latin.py --data DATA                                       measures crnn-small-latin
     python scripts/publish_latin.py --data DATA --run runs/fourth --share_before 0.5  puts others in its place first
+    python scripts/publish_latin.py --data DATA --language_model                      fits its language model first
     python scripts/publish_latin.py --data DATA --checkpoint attention-ocr-small-latin --run runs/attention
 
 Where the package has a checkpoint of this name, new runs went on from it: they are added to its record. The weights of
@@ -34,7 +35,9 @@ except ImportError as error:
 
 from hf_ocr.bundle import save_bundle
 from hf_ocr.card import try_usage, write_card
+from hf_ocr.character_ngrams import fit_language_model
 from hf_ocr.data.fonts import find_fonts, load_words, split_families
+from hf_ocr.data.latin_lines import language_texts
 from hf_ocr.data.lines import read_lines, undecoded_rows
 from hf_ocr.data.synthetic_lines import SyntheticLines
 from hf_ocr.evaluation import evaluate
@@ -90,6 +93,8 @@ CHECKPOINTS = {
             "alphabet. Its judge is PP-OCR (`hf-ocr convert rapidocr`) after scripts/finetune.py on the training lines "
             "and words of which the case is known.",
             "Run 8 made it faster: the kernels of run 7 at lower ranks, at 38 px, chosen on validation lines.",
+            "Doubtful texts are chosen with a language model of characters, of the training texts and of word lists: "
+            "what is no word of these may be read as one. `model.set_language_model(None)` reads without it.",
         ),
         (
             f"{TRAIN}first",
@@ -117,6 +122,7 @@ CHECKPOINTS = {
             "--distillation_weight 5 --judge runs/pp-ocr-receipts-words --late_from 0 --learning_rate 4e-4 "
             "--max_steps 600 --eval_steps 100 --seed 8",
             "python scripts/publish_latin.py --data DATA --run runs/eighth --share_before 0.5",
+            "python scripts/publish_latin.py --data DATA --language_model",
         ),
         None,
     ),
@@ -210,7 +216,7 @@ def loose_lines(rows: Dataset, count: int = 1000, seed: int = 0) -> list[dict[st
 
 
 def install(sources: list[Path], shares: list[float], folder: Path) -> None:
-    """The weighted mean of the weights as `STORED`, without the code that `save_pretrained` puts beside them."""
+    """The weighted mean of the weights."""
     states = [
         AutoModelForTextRecognition.from_pretrained(source, dtype=torch.float32).state_dict() for source in sources
     ]
@@ -222,7 +228,11 @@ def install(sources: list[Path], shares: list[float], folder: Path) -> None:
         if tensor.is_floating_point():
             tensor.copy_(sum(share * state[name] for share, state in zip(shares, states, strict=True)))
     model.config.invalid_labels = model.config.empty_labels = "error"
-    processor = TextRecognitionProcessor.from_pretrained(sources[-1])
+    store(model, TextRecognitionProcessor.from_pretrained(sources[-1]), folder)
+
+
+def store(model: Any, processor: TextRecognitionProcessor, folder: Path) -> None:
+    """As `STORED`, without the code that `save_pretrained` puts beside the weights."""
     shutil.rmtree(folder, ignore_errors=True)
     save_bundle(model, processor, folder, weights_dtype=STORED)
     for module in folder.glob("*.py"):
@@ -279,6 +289,7 @@ def main() -> None:
     parser.add_argument("--went_on_from", type=Path, nargs="+", default=[], help="runs before these, for the record")
     parser.add_argument("--data", type=Path, required=True, help="folder with sroie_lines, iiit5k, icdar2015_words")
     parser.add_argument("--share_before", type=float, default=0.0, help="share of the weights that the package has now")
+    parser.add_argument("--language_model", action="store_true", help="fit a new one; of a crnn")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the worst lines of each set")
     arguments = parser.parse_args()
     folder, known = default_checkpoint().parent / arguments.checkpoint, CHECKPOINTS[arguments.checkpoint]
@@ -294,7 +305,7 @@ def main() -> None:
         return model, TextRecognitionProcessor.from_pretrained(folder)
 
     before: tuple[Result, ...] = ()
-    if earlier and arguments.run:
+    if earlier and (arguments.run or arguments.language_model):
         if earlier.weights != (fingerprint(folder / "model.safetensors"),):
             parser.error(f"the record of {folder.name} is of other weights than the package has: measure these first.")
         before = tuple(headlines(result) for result in earlier.results)
@@ -308,6 +319,9 @@ def main() -> None:
             was + [run / "final" for run in arguments.run], [share] * len(was) + [(1 - share) / count] * count, folder
         )
     model, processor = load()
+    if arguments.language_model:
+        model.set_language_model(fit_language_model(processor.tokenizer, language_texts(arguments.data)))
+        store(model, processor, folder)
     reader = model.reading_copy(torch.float32)
     results = measure_all(reader, processor, arguments.data, arguments.sheets)
 
@@ -360,7 +374,7 @@ def main() -> None:
         ),
         results=tuple(results),
         results_before=before,
-        speed=earlier.speed if earlier and not runs else (),
+        speed=earlier.speed if earlier and not (runs or arguments.language_model) else (),
         weights=(fingerprint(folder / "model.safetensors"),),
         languages=("en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv"),
         limits=known.limits,

@@ -35,7 +35,6 @@ scripts/get_fonts.py adds the families of Google Fonts.
 
 import argparse
 import json
-import zlib
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -57,6 +56,7 @@ from hf_ocr.batch_reading import fingerprint_checkpoint
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import ChunkSequence, LineChunks, Source
 from hf_ocr.data.fonts import find_fonts, load_words, split_families
+from hf_ocr.data.latin_lines import real_lines
 from hf_ocr.data.synthetic_lines import SyntheticLines
 from hf_ocr.distillation import Teacher
 from hf_ocr.evaluation import Report
@@ -99,35 +99,6 @@ CALIBRATION = {"sroie_cased": 600, "iiit5k": 300, "icdar2015_words": 300}
 HARD, HARD_TIMES = 0.25, 3
 
 BATCHES_PER_CHUNK = 16
-
-
-def is_held_back(source: str) -> bool:
-    """One word in ten, the words of one IIIT5K picture together (the part of the name before "_")."""
-    name = source.rsplit("/", 1)[-1]
-    return zlib.crc32((name.split("_")[0] if "IIIT5K" in source else source).encode()) % 10 == 0
-
-
-def real_lines(data: Path, held_back: bool) -> dict[str, Dataset]:
-    """The training files, or what is held back for validation: SROIE's own part, a tenth of the words.
-
-    `sroie_cased` and the words have the case of the print; `sroie_upper` and `svt` are annotated in capitals whatever
-    the print, the former because a general recognizer could not read it: the harder lines.
-    """
-    sroie = Dataset.from_parquet(str(data / "sroie_lines" / ("validation.parquet" if held_back else "train.parquet")))
-    cased = sroie.filter(lambda text: text is not None, input_columns="text_cased")
-    upper = sroie.filter(lambda text: text is None, input_columns="text_cased")
-    parts = {
-        "sroie_cased": cased.select_columns(["image", "text_cased"]).rename_column("text_cased", "text"),
-        "sroie_upper": upper.select_columns(["image", "text"]),
-    }
-    for name in ("iiit5k", "icdar2015_words"):
-        rows = Dataset.from_parquet(str(data / name / "train.parquet"))
-        rows = rows.filter(lambda source: is_held_back(source) == held_back, input_columns="source")
-        parts[name] = rows.select_columns(["image", "text"])
-    if not held_back:
-        svt = Dataset.from_parquet(str(data / "svt_words" / "train.parquet"))
-        parts["svt"] = svt.select_columns(["image", "text"])
-    return parts
 
 
 def lighter(
@@ -295,6 +266,8 @@ def main() -> None:
             reader.config.image_height = arguments.image_height
         if not isinstance(reader, CrnnForTextRecognition | SMALL_MODELS[arguments.model_type]):
             parser.error(f"--init_from is a {reader.config.model_type}: give a {arguments.model_type}, or a crnn.")
+        if isinstance(reader, CrnnForTextRecognition):
+            reader.set_language_model(None)  # what the network misreads by itself is to be learnt
     model = new_model(arguments.model_type, arguments.image_height or 40, reader)
     tokenizer = CharacterTokenizer.from_alphabet(LATIN_ALPHABET)
     processor = TextRecognitionProcessor(TextLineImageProcessor(height=model.config.image_height), tokenizer)

@@ -30,7 +30,7 @@ class ExportError(Exception):
 def export_onnx(
     model: Any, processor: Any, folder: str | Path, calibration_images: Iterable[Any] | None = None
 ) -> Path:
-    """Write a recognizer of a CTC family for ONNX Runtime.
+    """Write a recognizer of a CTC family for ONNX Runtime. It reads without the model's language model.
 
     The folder holds `model.onnx` (its inputs and outputs: `hf_ocr.export.onnx_graph`), the processor's files, and
     `onnx_reader.py`, which reads with onnxruntime, NumPy and Pillow alone.

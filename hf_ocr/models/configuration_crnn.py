@@ -44,6 +44,10 @@ class CrnnConfig(TextRecognitionConfig):
         lstm_input_size: with `lstm_projection`, a linear layer to so many features before every recurrent layer
             instead; None for none before the first.
         dropout: before the classifier, in training.
+        language_model_size: entries of the `CharacterLanguageModel` by which doubtful texts are chosen; None for none.
+        language_model_order: characters that it looks at, the one in question included.
+        language_model_weight: of its log-probability beside that of the image.
+        language_model_bonus: nats added to it for each character and the end, or short texts would be preferred.
         invalid_labels: what `forward` does with a label that cannot be aligned with its image (fewer frames than
             characters plus equal neighbours) or holds ids outside the alphabet: "error", or "skip" (left out of the
             loss and counted in `skipped`).
@@ -75,6 +79,10 @@ class CrnnConfig(TextRecognitionConfig):
     lstm_projection: bool = True
     lstm_input_size: int | None = None
     dropout: float = 0.0
+    language_model_size: int | None = None
+    language_model_order: int = 6
+    language_model_weight: float = 0.2
+    language_model_bonus: float = 2.0
     invalid_labels: Literal["error", "skip"] = "error"
     empty_labels: Literal["error", "skip", "blank"] = "error"
     pad_token_id: int = 0
@@ -98,6 +106,11 @@ class CrnnConfig(TextRecognitionConfig):
         check_choice(f"{name}: invalid_labels", self.invalid_labels, ("error", "skip"))
         check_choice(f"{name}: empty_labels", self.empty_labels, ("error", "skip", "blank"))
         check_number(f"{name}: dropout", self.dropout, 0, 1)
+        if self.language_model_size is not None:
+            check_integer(f"{name}: language_model_size", self.language_model_size, 1, 10_000_000)
+        check_integer(f"{name}: language_model_order", self.language_model_order, 2, 7)
+        check_number(f"{name}: language_model_weight", self.language_model_weight, 0, 10)
+        check_number(f"{name}: language_model_bonus", self.language_model_bonus, 0, 100)
         self._check_trunk(name)
         height = self.image_height
         for kernel, stride, padding in self.downsampling():

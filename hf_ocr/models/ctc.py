@@ -33,6 +33,7 @@ from .ctc_lattice import (
     score_texts,
     text_log_probability,
 )
+from .ctc_paths import search_paths
 from .ctc_prefixes import search_prefixes
 
 # Lattice cells that a lexicon search holds at once, 4 bytes each: its few tensors stay in the cache of a core.
@@ -176,6 +177,53 @@ def prefix_beam_search(
     )
     lengths = lengths.repeat_interleave(num_return_sequences)
     return _decoding(repeated, lengths, sequences, scores, with_characters, temperature)
+
+
+@torch.no_grad()
+def likely_texts(
+    logits: Tensor, lengths: Tensor, num_texts: int, allowed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Finds texts to choose from, much faster than a beam: see `search_paths`.
+
+    Args:
+        logits: (B, T, V).
+        lengths: (B,) valid frames.
+        num_texts: texts of a row.
+        allowed: bool (V,), the symbols that may be read; the blank always may. None allows all.
+
+    Returns:
+        int64 (B * num_texts, L) padded with 0, different texts of each row, and float32 (B * num_texts,), the
+        log-probability of each by the paths searched, descending in a row; -inf, of an empty text, where there are
+        fewer.
+
+    Raises:
+        ValueError: an argument has the wrong shape, dtype or range.
+    """
+    log_probs, lengths = _log_probs(logits, lengths)
+    allowed = _check_allowed(allowed, log_probs)
+    texts, scores = search_paths(log_probs if allowed is None else log_probs.masked_fill(~allowed, NEVER), lengths)
+    return texts[:, :num_texts].flatten(0, 1), scores[:, :num_texts].flatten()
+
+
+@torch.no_grad()
+def chosen_text(
+    logits: Tensor, lengths: Tensor, sequences: Tensor, *, with_characters: bool = True, temperature: float = 1.0
+) -> CtcDecoding:
+    """Scores and spans of texts that were chosen elsewhere, one a row.
+
+    Args:
+        logits: (B, T, V).
+        lengths: (B,) valid frames.
+        sequences: int64 (B, L) padded with 0.
+        with_characters: whether to compute character scores and spans.
+        temperature: of the scores, above 0.
+
+    Raises:
+        ValueError: an argument has the wrong shape, dtype or range.
+    """
+    log_probs, lengths = _log_probs(logits, lengths)
+    sequences = check_sequences("sequences", sequences, log_probs.shape[2], log_probs.device, len(log_probs))
+    return _decoding(log_probs, lengths, sequences, None, with_characters, temperature)
 
 
 @torch.no_grad()

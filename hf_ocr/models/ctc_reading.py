@@ -7,7 +7,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .ctc import CtcDecoding, check_sequences, greedy_search, lexicon_search, prefix_beam_search
+from .ctc import (
+    CtcDecoding,
+    check_sequences,
+    chosen_text,
+    greedy_search,
+    lexicon_search,
+    likely_texts,
+    prefix_beam_search,
+)
 from .modeling_outputs import Recognition
 
 # Logits held at once by a reader, 4 bytes each, and a few times that while they are searched. With an alphabet of
@@ -16,6 +24,8 @@ MOST_LOGITS = 1 << 24
 # P(text | image) from which on no second reader is asked, chosen on validation lines. scripts/benchmark_decoding.py
 # counts these texts, and those of them that a decoder asked all the same would change.
 CERTAIN = 0.9
+# Texts among which a language model chooses, on validation lines: more change nothing.
+CHOSEN_FROM = 24
 
 
 def recognize_with_ctc(
@@ -31,7 +41,8 @@ def recognize_with_ctc(
 
     Args:
         model: `forward` gives `logits` and `logit_lengths`; `base_model` has `frame_count` and `frame_to_pixel`;
-            `config` has `temperature`.
+            `config` has `temperature`. With a `language_model`, `config` has its weight and bonus, and doubtful texts
+            are chosen by both (the log-linear combination of Graves and Jaitly 2014, section 4).
         pixel_values: float (B, num_channels, image_height, W) in [-1, 1].
         widths: int64 (B,), valid columns, px; all of W when None.
         num_beams: 1 reads greedily; more runs a prefix beam search.
@@ -52,15 +63,25 @@ def recognize_with_ctc(
     def read(rows: slice) -> Recognition:
         images, valid = pixel_values[rows], None if widths is None else widths[rows]
         output = model(images, valid)
+        if valid is None:
+            valid = torch.full((len(images),), images.shape[-1], device=images.device)
         options = {"with_characters": with_characters, "temperature": model.config.temperature}
         if lexicon is not None:
             decoding = lexicon_search(output.logits, output.logit_lengths, lexicon, **options)
+        elif getattr(model, "language_model", None) is not None:
+
+            def choose(doubtful: torch.Tensor) -> Recognition:
+                logits, lengths = output.logits[doubtful], output.logit_lengths[doubtful]
+                texts = _by_language_model(model, logits, lengths, num_beams, allowed)
+                return _recognition(model, chosen_text(logits, lengths, texts, **options), valid[doubtful])
+
+            found = read_doubtful(choose, model, output.logits, output.logit_lengths, valid, allowed, with_characters)
+            found["fluency"] = _fluency(model, found["sequences"])
+            return found
         elif num_beams > 1:
             decoding = prefix_beam_search(output.logits, output.logit_lengths, num_beams, allowed, **options)
         else:
             decoding = greedy_search(output.logits, output.logit_lengths, allowed, **options)
-        if valid is None:
-            valid = torch.full((len(images),), images.shape[-1], device=images.device)
         return _recognition(model, decoding, valid)
 
     return in_parts(read, model, pixel_values)
@@ -113,6 +134,26 @@ def read_doubtful(
     joined = _joined([_rows(read, rows), by_decoder(doubtful)])
     longest = int((joined["sequences"] != 0).sum(1).max())
     return _rows(joined, torch.cat([rows, doubtful]).argsort(), longest)
+
+
+def _by_language_model(
+    model: Any, logits: torch.Tensor, lengths: torch.Tensor, num_beams: int, allowed: torch.Tensor | None
+) -> torch.Tensor:
+    """Of the texts that each row may stand for, the one that image and language model together find most probable."""
+    if num_beams > 1:
+        found = prefix_beam_search(logits, lengths, num_beams, allowed, num_beams, with_characters=False)
+        texts, log_probs = found.sequences, found.scores.log()
+    else:
+        texts, log_probs = likely_texts(logits, lengths, CHOSEN_FROM, allowed)
+    joint = (log_probs + _fluency(model, texts)).view(len(logits), -1)
+    first = torch.arange(0, len(texts), joint.shape[1], device=texts.device)
+    return texts[first + joint.argmax(1)]
+
+
+def _fluency(model: Any, texts: torch.Tensor) -> torch.Tensor:
+    characters = 1 + (texts != 0).sum(1)  # the end is one
+    settings = model.config
+    return settings.language_model_weight * (model.language_model(texts) + settings.language_model_bonus * characters)
 
 
 def _rows(read: Recognition, rows: torch.Tensor, longest: int | None = None) -> Recognition:

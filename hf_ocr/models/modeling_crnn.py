@@ -8,6 +8,7 @@ from torch import nn
 from .configuration_crnn import CrnnConfig
 from .ctc_loss import ctc_loss
 from .ctc_reading import recognize_with_ctc
+from .language_model import CharacterLanguageModel
 from .line_inputs import checked_widths, mask_columns, masked_relu
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .modeling_text_recognition import TextRecognitionPreTrainedModel
@@ -229,7 +230,29 @@ class CrnnForTextRecognition(CrnnPreTrainedModel):
         self.crnn = CrnnModel(config)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(2 * config.lstm_hidden_size, config.vocab_size)
+        self.language_model = None
+        if config.language_model_size is not None:
+            sizes = config.vocab_size, config.language_model_order, config.language_model_size
+            self.language_model = CharacterLanguageModel(*sizes)
         self.post_init()
+
+    def set_language_model(self, language_model: CharacterLanguageModel | None) -> None:
+        """Choose doubtful texts by this one too (`hf_ocr.character_ngrams` fits it), or by none.
+
+        Raises:
+            ValueError: a language model of another alphabet.
+        """
+        size = None
+        if language_model is not None:
+            if len(language_model.classes) != self.config.vocab_size:
+                raise ValueError(
+                    f"the language model has {len(language_model.classes)} symbols, the recognizer "
+                    f"{self.config.vocab_size}. Fit it with the recognizer's tokenizer."
+                )
+            language_model, size = language_model.to(self.device), len(language_model.keys)
+            self.config.language_model_order = language_model.order
+        self.language_model = language_model
+        self.config.language_model_size = size
 
     def vocabulary_layers(self) -> list[nn.Linear | nn.Embedding]:
         """The layers with one row for each symbol of the alphabet."""
@@ -280,7 +303,8 @@ class CrnnForTextRecognition(CrnnPreTrainedModel):
         Args:
             pixel_values: float (B, num_channels, image_height, W) in [-1, 1].
             widths: int64 (B,), valid columns, px; all of W when None.
-            num_beams: 1 reads greedily; more runs a prefix beam search.
+            num_beams: 1 reads greedily; more runs a prefix beam search. With a language model, doubtful texts
+                are chosen by both.
             allowed_ids: alphabet ids that may appear; all when None.
             lexicon: int64 (N, L) padded with 0: the answer is one of these N texts.
             with_characters: also give the score and the px span of every character.

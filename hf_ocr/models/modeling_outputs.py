@@ -38,6 +38,7 @@ class Recognition(ModelOutput):
             unless characters were asked for, or where the family cannot tell.
         raw_scores: float32 (B,), the scores at temperature 1, for choosing between readings, so that no temperature
             changes a text; None where `scores` are these.
+        fluency: float32 (B,), nats that a language model adds to the log of these for that choice; None without one.
     """
 
     sequences: torch.Tensor | None = None
@@ -45,3 +46,4 @@ class Recognition(ModelOutput):
     character_scores: torch.Tensor | None = None
     character_spans: torch.Tensor | None = None
     raw_scores: torch.Tensor | None = None
+    fluency: torch.Tensor | None = None

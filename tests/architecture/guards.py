@@ -31,6 +31,7 @@ LAYERS = {
     "picture_fonts": 2,
     "sharding": 2,
     "alphabet": 3,
+    "character_ngrams": 3,
     "low_rank": 3,
     "pruning": 3,
     "line_choice": 3,

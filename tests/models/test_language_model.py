@@ -1,0 +1,140 @@
+"""A recognizer with a language model: where the image leaves a doubt the likelier text is read, and nowhere else."""
+
+import pytest
+import torch
+from tiny_training import rendered, untrained
+from transformers import AutoModelForTextRecognition
+
+from hf_ocr.alphabet import resize_alphabet
+from hf_ocr.character_ngrams import fit_language_model
+from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.modeling_outputs import Recognition, TextRecognitionOutput
+from hf_ocr.models.reading import read_images
+
+WORDS = ["cat", "hello", "noon", "a longer line", "tree", "label"]
+
+
+@pytest.fixture
+def parts():
+    model, processor = untrained(WORDS, [8, 8, 8, 8, 16, 16, 16, 16], 16)
+    model.set_language_model(fit_language_model(processor.tokenizer, [(word, 3.0) for word in WORDS]))
+    return model.eval(), processor
+
+
+def saying(model, processor, monkeypatch, *rows):
+    """Have the network say these: for each row, frame by frame, characters with their probabilities."""
+    vocab = processor.tokenizer.get_vocab()
+    logits = torch.full((len(rows), 9, len(vocab)), -12.0)
+    for row, frames in zip(logits, rows, strict=True):
+        for place, frame in enumerate(frames):
+            for character, probability in frame.items():
+                row[2 * place, vocab[character]] = torch.tensor(probability).log()
+        row[:, 0][(row[:, 1:] == -12).all(1)] = 0.0
+    output = TextRecognitionOutput(logits=logits, logit_lengths=torch.full((len(rows),), 9))
+    monkeypatch.setattr(model, "forward", lambda *arguments: output)
+    return torch.zeros(len(rows), 1, 32, 64)
+
+
+CLEAR = [{"c": 0.99, "e": 0.01}, {"a": 0.99}, {"o": 0.99, "t": 0.01}]
+DOUBTFUL = [{"c": 0.52, "e": 0.48}, {"a": 0.97}, {"o": 0.55, "t": 0.45}]
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 8}, {"with_characters": False}], ids=["greedy", "beam", "bare"])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_it_decides_where_the_image_leaves_a_doubt(parts, monkeypatch, settings, temperature):
+    model, processor = parts
+    model.config.temperature = temperature
+    images = saying(model, processor, monkeypatch, CLEAR, DOUBTFUL, [])
+    read = model.recognize(images, **settings)
+    assert processor.batch_decode(read.sequences) == ["cao", "cat", ""]
+    raw = read.scores if read.raw_scores is None else read.raw_scores
+    assert raw.tolist() == pytest.approx([0.97, 0.52 * 0.97 * 0.45 / (0.97 + 3e-5), 1.0], abs=0.02)
+    assert (read.character_scores is None) == (settings == {"with_characters": False})
+    if read.character_scores is not None:
+        assert (read.character_spans[1, :3, 0].diff() > 0).all()
+    expected = model.language_model(read.sequences) + model.config.language_model_bonus * torch.tensor([4, 4, 1])
+    torch.testing.assert_close(read.fluency, model.config.language_model_weight * expected)
+    model.set_language_model(None)
+    read = model.recognize(images, **settings)
+    assert processor.batch_decode(read.sequences) == ["cao", "cao", ""]
+    assert read.fluency is None
+
+
+def test_what_is_not_allowed_is_not_chosen_and_a_lexicon_decides_alone(parts, monkeypatch):
+    model, processor = parts
+    vocab = processor.tokenizer.get_vocab()
+    images = saying(model, processor, monkeypatch, DOUBTFUL)
+    assert processor.batch_decode(model.recognize(images, allowed_ids=[vocab[c] for c in "cao"]).sequences) == ["cao"]
+    lexicon = torch.tensor([[vocab[c] for c in "cao"], [vocab[c] for c in "eat"]])
+    assert processor.batch_decode(model.recognize(images, lexicon=lexicon).sequences) == ["cao"]
+
+
+def test_weight_and_bonus_are_the_configurations(parts, monkeypatch):
+    model, processor = parts
+    images = saying(model, processor, monkeypatch, DOUBTFUL)
+    model.config.language_model_weight = 0.0
+    assert processor.batch_decode(model.recognize(images).sequences) == ["cao"]
+    model.config.language_model_weight, model.config.language_model_bonus = 0.5, 50.0
+    assert len(processor.batch_decode(model.recognize(images).sequences)[0]) > 3
+
+
+def test_readings_are_chosen_by_both_and_do_not_depend_on_the_batch(parts):
+    model, processor = parts
+    images = [rendered(word)["image"] for word in WORDS * 3]
+    images[4] = images[4].rotate(90, expand=True)
+    alone = [read_images(model, processor, [image], batch_size=1)[0] for image in images]
+    for batch_size in (2, 7, 64):
+        assert read_images(model, processor, images, batch_size=batch_size) == alone
+    without = model.language_model
+    model.set_language_model(None)
+    assert [reading.text for reading in read_images(model, processor, images)] != [reading.text for reading in alone]
+    model.set_language_model(without)
+
+
+def test_the_better_turn_is_that_which_both_find_better(parts, monkeypatch):
+    model, processor = parts
+    vocab = processor.tokenizer.get_vocab()
+
+    def recognize(pixel_values, widths, **settings):
+        """The image shows "cao" upright, which is narrow, a little better than "cat" turned."""
+        said = [("cao", 0.85, -0.3) if width == 64 else ("cat", 0.83, 0.3) for width in widths.tolist()]
+        return Recognition(
+            sequences=torch.tensor([[vocab[c] for c in text] for text, _, _ in said]),
+            scores=torch.tensor([score for _, score, _ in said]),
+            fluency=torch.tensor([nats for _, _, nats in said]) if model.language_model is not None else None,
+        )
+
+    monkeypatch.setattr(model, "recognize", recognize)
+    tall = rendered("cat hello")["image"].rotate(90, expand=True)
+    assert read_images(model, processor, [tall])[0].text == "cat"
+    model.set_language_model(None)
+    assert read_images(model, processor, [tall])[0].text == "cao"
+
+
+def test_it_is_saved_with_the_weights_whatever_their_dtype(parts, tmp_path):
+    model, _ = parts
+    texts = torch.tensor([[1, 2, 3, 0], [4, 4, 0, 0]])
+    expected = model.language_model(texts)
+    for dtype in (torch.float32, torch.float16):
+        model.to(dtype).save_pretrained(tmp_path / str(dtype))
+        for loaded_as in (torch.float32, torch.bfloat16):
+            loaded = AutoModelForTextRecognition.from_pretrained(tmp_path / str(dtype), dtype=loaded_as)
+            assert loaded.language_model.order == 6
+            assert torch.equal(loaded.language_model(texts), expected)
+
+
+def test_an_alphabet_that_changes_takes_it_away(parts):
+    model, processor = parts
+    resize_alphabet(model, processor.tokenizer, ["é"])
+    assert model.language_model is None and model.config.language_model_size is None
+
+
+def test_one_of_another_alphabet_is_refused(parts):
+    model, _ = parts
+    _, other = untrained(["xyz"], [8] * 8, 16)
+    with pytest.raises(ValueError, match="has 4 symbols, the recognizer"):
+        model.set_language_model(fit_language_model(other.tokenizer, [("xyz", 1.0)]))
+    with pytest.raises(ValueError, match="language_model_size"):
+        CrnnConfig(language_model_size=0)
+    with pytest.raises(ValueError, match="language_model_weight"):
+        CrnnConfig(language_model_weight=-1)
