@@ -2,17 +2,21 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
 from hf_ocr.models.language_model import KEY_BITS, NATS, CharacterLanguageModel
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 
-__all__ = ["fit_language_model"]
+__all__ = ["choose_language_model", "fit_language_model"]
 
 LEAST_PRUNED = 3  # n-grams shorter than these stay however rare they are
+# Signs that stand for each other, and differ by the hand of the compositor.
+ALIKE = {sign: signs[0] for signs in ("-–—−‐‑", "'’‘‚‛`´′", '"“”„‟″«»', "([{⟨", ")]}⟩") for sign in signs}
 END = 0
+LEARNT = 3.0  # weight of a text that a recognizer learns from: less smoothed than what occurs once
 LEAST = -32_000  # thousandths of a nat; that an empty text follows many others may be less probable still
 
 
@@ -21,8 +25,8 @@ def fit_language_model(
 ) -> CharacterLanguageModel:
     """Count the n-grams of texts and smooth them (Witten, Bell 1991, method C, interpolated).
 
-    A letter counts whatever its case, a digit whatever it is: case is what an image shows, and no number is more likely
-    than another.
+    A letter counts whatever its case, a digit whatever it is, and so do dashes, quotes and brackets: which of them it
+    is the image says, and no number is more likely than another.
 
     Args:
         tokenizer: of the recognizer; characters that it has not end a text and begin another.
@@ -67,6 +71,29 @@ def fit_language_model(
     return model
 
 
+def choose_language_model(
+    model: Any, tokenizer: CharacterTokenizer, texts: Iterable[str], error_rate: Callable[[Any], float]
+) -> bool:
+    """Have a recognizer read with a language model of the texts that it learnt, if it errs less with that than without.
+
+    Args:
+        model: with `set_language_model`; the one that it has is taken away.
+        tokenizer: of the model.
+        texts: of its training lines.
+        error_rate: of the model on validation lines.
+
+    Returns:
+        Whether it has one now.
+    """
+    model.set_language_model(None)
+    by_itself = error_rate(model)
+    model.set_language_model(fit_language_model(tokenizer, ((text, LEARNT) for text in texts)))
+    better = error_rate(model) < by_itself
+    if not better:
+        model.set_language_model(None)
+    return better
+
+
 def _classes(tokenizer: CharacterTokenizer) -> list[int]:
     """Of each symbol; those that are no character have that of the ends."""
     names: dict[str, int] = {}
@@ -74,7 +101,7 @@ def _classes(tokenizer: CharacterTokenizer) -> list[int]:
     classes = [END] * len(tokenizer)
     for symbol, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
         if symbol in alphabet:
-            name = "0" if symbol.isdecimal() else symbol.lower()
+            name = ALIKE.get(symbol, "0" if symbol.isdecimal() else symbol.lower())
             classes[index] = names.setdefault(name, len(names) + 1)
     return classes
 

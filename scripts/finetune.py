@@ -43,6 +43,8 @@ import hf_ocr  # noqa: F401  (registers the models)
 from hf_ocr.alphabet import resize_alphabet
 from hf_ocr.bundle import licence_of
 from hf_ocr.card import try_usage, write_card
+from hf_ocr.character_ngrams import choose_language_model
+from hf_ocr.checkpointing import save_model
 from hf_ocr.cli.inspect import report as inspection_lines
 from hf_ocr.data.augmentation import augment
 from hf_ocr.data.batches import LineChunks, Source
@@ -347,6 +349,14 @@ def main() -> None:
     train(model, processor, chunks, TrainingConfig(max_steps=steps, **settings), validate, teacher, origin)
 
     best = load_recognizer(output / "best")[0].to(state.device)
+    if hasattr(best, "set_language_model"):
+        learnt = [text for rows in (training_lines, replay) if rows is not None for text in rows["text"]]
+
+        def error_rate(model: Any) -> float:
+            return evaluate_in_all_processes(model, processor, validation).figures["cer"]
+
+        if choose_language_model(best, processor.tokenizer, learnt, error_rate) and state.is_main_process:
+            save_model(best, processor, output / "best")
     if test is not None:
         measured["test"] = test
     reports = {name: evaluate_in_all_processes(best, processor, rows) for name, rows in measured.items()}

@@ -366,6 +366,10 @@ def test_a_new_alphabet_from_a_folder_to_a_model_that_reads(folder, tmp_path):
     for name in ("curves.png", "worst-validation.png", "yes.md", "yes.json"):
         assert (tmp_path / "yes" / name).stat().st_size > 0
     record = (tmp_path / "yes" / "yes.json").read_text(encoding="utf-8")
+    (measured,) = [found for found in json.loads(record)["results"] if found["dataset"] == "validation"]
+    assert (
+        measured["report"]["figures"]["cer"]["value"] <= entries[4]["best"]
+    )  # read with a language model only where it helps
     assert "replayed lines" in record and str(tmp_path) not in record
 
 

@@ -41,13 +41,15 @@ def search_paths(log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     costs, their_choices = costs.gather(1, doubtful), choices.gather(1, doubtful)
 
     paths = best[:, :, 0].masked_fill(behind, 0.0).sum(1, keepdim=True)
-    chosen = choices[:, None, :, 0]  # (B, number of paths, T)
+    picked = choices.new_zeros(rows, 1, 0)  # which choice at each doubtful frame
     for step in range(FRAMES):
         grown = (paths[:, :, None] + costs[:, step, None, :]).flatten(1)
         paths, index = grown.topk(min(PATHS, grown.shape[1]))
-        chosen = chosen.gather(1, (index // CHOICES)[:, :, None].expand(-1, -1, chosen.shape[2]))
-        symbol = their_choices[:, step].gather(1, index % CHOICES)
-        chosen.scatter_(2, doubtful[:, step, :1, None].expand(-1, paths.shape[1], -1), symbol[:, :, None])
+        before = picked.gather(1, (index // CHOICES)[:, :, None].expand(-1, -1, step))
+        picked = torch.cat([before, (index % CHOICES)[:, :, None]], 2)
+    frame = doubtful[:, None, :, 0].expand_as(picked)
+    symbol = their_choices[:, None].expand(-1, PATHS, -1, -1).gather(3, picked[..., None])[..., 0]
+    chosen = choices[:, None, :, 0].expand(-1, PATHS, -1).scatter(2, frame, symbol)
 
     texts = collapse(chosen.flatten(0, 1)).unflatten(0, (rows, PATHS))
     hashes = (texts * torch.full((texts.shape[2],), HASH, device=texts.device).cumprod(0)).sum(2)

@@ -24,6 +24,8 @@ MOST_LOGITS = 1 << 24
 # P(text | image) from which on no second reader is asked, chosen on validation lines. scripts/benchmark_decoding.py
 # counts these texts, and those of them that a decoder asked all the same would change.
 CERTAIN = 0.9
+# The same, from which on no language model is asked: above, it takes back as many signs as it mends letters.
+FLUENT = 0.7
 # Texts among which a language model chooses, on validation lines: more change nothing.
 CHOSEN_FROM = 24
 
@@ -69,14 +71,17 @@ def recognize_with_ctc(
         if lexicon is not None:
             decoding = lexicon_search(output.logits, output.logit_lengths, lexicon, **options)
         elif getattr(model, "language_model", None) is not None:
+            fluency = torch.zeros(len(images), device=images.device)
 
             def choose(doubtful: torch.Tensor) -> Recognition:
                 logits, lengths = output.logits[doubtful], output.logit_lengths[doubtful]
-                texts = _by_language_model(model, logits, lengths, num_beams, allowed)
+                texts, fluency[doubtful] = _by_language_model(model, logits, lengths, num_beams, allowed)
                 return _recognition(model, chosen_text(logits, lengths, texts, **options), valid[doubtful])
 
-            found = read_doubtful(choose, model, output.logits, output.logit_lengths, valid, allowed, with_characters)
-            found["fluency"] = _fluency(model, found["sequences"])
+            found = read_doubtful(
+                choose, model, output.logits, output.logit_lengths, valid, allowed, with_characters, FLUENT
+            )
+            found["fluency"] = fluency
             return found
         elif num_beams > 1:
             decoding = prefix_beam_search(output.logits, output.logit_lengths, num_beams, allowed, **options)
@@ -111,8 +116,9 @@ def read_doubtful(
     widths: torch.Tensor,
     allowed: torch.Tensor | None,
     with_characters: bool,
+    certain_from: float = CERTAIN,
 ) -> Recognition:
-    """A decoder's readings where CTC doubts; where it is certain (P(text | image) at least `CERTAIN`), CTC's own.
+    """A decoder's readings where CTC doubts; where it is certain, CTC's own.
 
     Args:
         by_decoder: reads the images of these rows, int64 (R,), R at least 1.
@@ -122,11 +128,12 @@ def read_doubtful(
         widths: int64 (B,), valid columns of the images, px.
         allowed: bool (V,), symbols that may be read; None allows all.
         with_characters: as for `recognize_with_ctc`.
+        certain_from: P(text | image) from which on it is.
     """
     decoding = greedy_search(
         logits, lengths, allowed, with_characters=with_characters, temperature=model.config.temperature
     )
-    certain = decoding.raw_scores >= CERTAIN
+    certain = decoding.raw_scores >= certain_from
     rows, doubtful = certain.nonzero()[:, 0], (~certain).nonzero()[:, 0]
     read = _recognition(model, decoding, widths)
     if not len(doubtful):
@@ -138,22 +145,23 @@ def read_doubtful(
 
 def _by_language_model(
     model: Any, logits: torch.Tensor, lengths: torch.Tensor, num_beams: int, allowed: torch.Tensor | None
-) -> torch.Tensor:
-    """Of the texts that each row may stand for, the one that image and language model together find most probable."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the texts that each row may stand for, the one that image and language model together find most probable.
+
+    Returns:
+        int64 (R, L) padded with 0, and what the language model adds to the log-probability of each, float32 (R,).
+    """
     if num_beams > 1:
         found = prefix_beam_search(logits, lengths, num_beams, allowed, num_beams, with_characters=False)
         texts, log_probs = found.sequences, found.scores.log()
     else:
         texts, log_probs = likely_texts(logits, lengths, CHOSEN_FROM, allowed)
-    joint = (log_probs + _fluency(model, texts)).view(len(logits), -1)
-    first = torch.arange(0, len(texts), joint.shape[1], device=texts.device)
-    return texts[first + joint.argmax(1)]
-
-
-def _fluency(model: Any, texts: torch.Tensor) -> torch.Tensor:
     characters = 1 + (texts != 0).sum(1)  # the end is one
-    settings = model.config
-    return settings.language_model_weight * (model.language_model(texts) + settings.language_model_bonus * characters)
+    bonus = model.config.language_model_bonus * characters
+    fluency = model.config.language_model_weight * (model.language_model(texts) + bonus)
+    joint = (log_probs + fluency).view(len(logits), -1)
+    best = joint.argmax(1) + torch.arange(0, len(texts), joint.shape[1], device=texts.device)
+    return texts[best], fluency[best]
 
 
 def _rows(read: Recognition, rows: torch.Tensor, longest: int | None = None) -> Recognition:

@@ -42,24 +42,17 @@ class CharacterLanguageModel(nn.Module):
             float32 (R,), in nats. A text's does not depend on those beside it.
         """
         ends = (texts != 0).sum(1, keepdim=True)
-        classes = nn.functional.pad(self.classes[texts].long(), (self.order - 1, 1))
-        positions = torch.arange(texts.shape[1] + 1, device=texts.device)
-        bits = KEY_BITS // self.order
-        keys = torch.zeros_like(classes[:, self.order - 1 :])
-        total = torch.zeros_like(keys)
-        backoff = torch.zeros_like(keys)  # of the characters before, one fewer than now
-        for length in range(1, self.order + 1):
-            first = self.order - length
-            keys = keys | classes[:, first : first + keys.shape[1]] << bits * (length - 1)
-            index, known = self._find(keys | length << KEY_BITS)
-            total = torch.where(known, self.log_probs[index], total + backoff)
-            seen = torch.where(known, self.backoffs[index], 0).long()
-            start, start_known = self._find(torch.full_like(keys[:1, :1], length << KEY_BITS))
-            start_backoff = torch.where(start_known, self.backoffs[start], 0).long().expand(len(texts), 1)
-            backoff = torch.cat([start_backoff, seen[:, :-1]], 1)
-        return total.masked_fill(positions > ends, 0).sum(1) / NATS
-
-    def _find(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Where these stand in the table, and whether they do."""
-        index = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
-        return index, self.keys[index] == keys
+        places = torch.arange(texts.shape[1] + 1, device=texts.device)
+        classes = nn.functional.pad(self.classes[texts].long(), (self.order, 1))
+        lengths = torch.arange(1, self.order + 1, device=texts.device)
+        # From one place before the text on, the n-grams of each length that end there: (R, L + 2, order).
+        ending = classes.unfold(1, self.order, 1).flip(2) << (lengths - 1) * (KEY_BITS // self.order)
+        keys = ending.cumsum(2) + (lengths << KEY_BITS)
+        index = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
+        known = self.keys[index] == keys
+        log_probs, backoffs = self.log_probs[index].int()[:, 1:], self.backoffs[index].int()[:, :-1] * known[:, :-1]
+        total = log_probs[:, :, 0]
+        for longer in range(1, self.order):
+            shorter = total + backoffs[:, :, longer - 1]
+            total = torch.where(known[:, 1:, longer], log_probs[:, :, longer], shorter)
+        return total.masked_fill(places > ends, 0).sum(1) / NATS

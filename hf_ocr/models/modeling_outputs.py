@@ -38,7 +38,8 @@ class Recognition(ModelOutput):
             unless characters were asked for, or where the family cannot tell.
         raw_scores: float32 (B,), the scores at temperature 1, for choosing between readings, so that no temperature
             changes a text; None where `scores` are these.
-        fluency: float32 (B,), nats that a language model adds to the log of these for that choice; None without one.
+        fluency: float32 (B,), nats that a language model adds to the log of these for that choice, 0 where it was not
+            asked; None without one.
     """
 
     sequences: torch.Tensor | None = None

@@ -6,7 +6,7 @@ from tiny_training import rendered, untrained
 from transformers import AutoModelForTextRecognition
 
 from hf_ocr.alphabet import resize_alphabet
-from hf_ocr.character_ngrams import fit_language_model
+from hf_ocr.character_ngrams import choose_language_model, fit_language_model
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.modeling_outputs import Recognition, TextRecognitionOutput
 from hf_ocr.models.reading import read_images
@@ -52,8 +52,9 @@ def test_it_decides_where_the_image_leaves_a_doubt(parts, monkeypatch, settings,
     assert (read.character_scores is None) == (settings == {"with_characters": False})
     if read.character_scores is not None:
         assert (read.character_spans[1, :3, 0].diff() > 0).all()
-    expected = model.language_model(read.sequences) + model.config.language_model_bonus * torch.tensor([4, 4, 1])
-    torch.testing.assert_close(read.fluency, model.config.language_model_weight * expected)
+    expected = model.language_model(read.sequences[1:2, :3]) + model.config.language_model_bonus * 4
+    torch.testing.assert_close(read.fluency[1:2], model.config.language_model_weight * expected)
+    assert read.fluency[0] == read.fluency[2] == 0  # of these it was not asked
     model.set_language_model(None)
     read = model.recognize(images, **settings)
     assert processor.batch_decode(read.sequences) == ["cao", "cao", ""]
@@ -121,6 +122,19 @@ def test_it_is_saved_with_the_weights_whatever_their_dtype(parts, tmp_path):
             loaded = AutoModelForTextRecognition.from_pretrained(tmp_path / str(dtype), dtype=loaded_as)
             assert loaded.language_model.order == 6
             assert torch.equal(loaded.language_model(texts), expected)
+
+
+def test_one_of_the_texts_learnt_is_kept_where_it_helps(parts, monkeypatch):
+    model, processor = parts
+    images = saying(model, processor, monkeypatch, DOUBTFUL)
+    for printed, kept in (("cat", True), ("cao", False)):
+
+        def error_rate(model, printed=printed):
+            return float(processor.batch_decode(model.recognize(images).sequences) != [printed])
+
+        assert choose_language_model(model, processor.tokenizer, WORDS, error_rate) == kept
+        assert (model.language_model is not None) == (model.config.language_model_size is not None) == kept
+        assert error_rate(model) == 0
 
 
 def test_an_alphabet_that_changes_takes_it_away(parts):
