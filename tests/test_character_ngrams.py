@@ -9,7 +9,7 @@ from hf_ocr.character_ngrams import fit_language_model
 from hf_ocr.models.language_model import CharacterLanguageModel
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 
-ALPHABET = "abcABC012 é"
+ALPHABET = "abcABC012 é-–"
 TOKENIZER = CharacterTokenizer.from_alphabet(ALPHABET)
 TEXTS = [("abc", 2.0), ("cab a1", 1.0), ("Abba", 1.5), ("c22 ab", 1.0), ("b", 1.0)]
 UNSEEN = ["", "a", "abc", "ccc", "é", "ABBA", "a1 c2", "bab ac", "é é é é é"]
@@ -21,7 +21,7 @@ def ids(*texts):
 
 
 def kind(character):
-    return "0" if character.isdigit() else character.lower()
+    return "0" if character.isdigit() else character.lower().replace("–", "-")
 
 
 def reference(text, order):
@@ -70,6 +70,8 @@ def test_case_and_digits_are_left_to_the_image():
     model = fit_language_model(TOKENIZER, TEXTS)
     scores = model(ids("ab1", "AB2", "aB0", "ba1"))
     assert scores[0] == scores[1] == scores[2] != scores[3]
+    dashes = model(ids("a-b", "a–b", "a b"))
+    assert dashes[0] == dashes[1] != dashes[2]
 
 
 def test_the_rarest_of_the_longer_ones_are_left_out():

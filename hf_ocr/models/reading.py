@@ -22,6 +22,9 @@ Box = tuple[float, float, float, float]
 
 # Images of one window are sorted by width together: large enough to fill the batches of each width.
 BATCHES_PER_WINDOW = 16
+# `DOUBTFUL` of a model with a language model, which has mended a text before it is read again at the wider of the two
+# widths; chosen on the same lines, where the narrower one makes it no better.
+DOUBTFUL_TO_BOTH = 0.8
 # What an unusable image raises while it is loaded (`ImageError`, a ValueError) and prepared.
 IMAGE_ERRORS = (ValueError, MemoryError)
 
@@ -83,11 +86,12 @@ class _Candidate(NamedTuple):
 class _Found:
     """What was read from one image, and how many of its lines are being read."""
 
-    def __init__(self, stretches: Sequence[float]) -> None:
+    def __init__(self, stretches: Sequence[float], doubtful: float) -> None:
         self.candidates: list[_Candidate] = []
         self.awaited = 0
         self._first: _Line | None = None  # in the better turn
         self._stretches = iter(stretches)
+        self._doubtful = doubtful
 
     def best(self) -> _Candidate:
         """Of like ones the upright one."""
@@ -101,7 +105,7 @@ class _Found:
             return []
         best = self.best()
         self._first = self._first or best.line
-        stretch = next(self._stretches, None) if best.quality < DOUBTFUL else None
+        stretch = next(self._stretches, None) if best.quality < self._doubtful else None
         if self._first is None or stretch is None:
             return []
         self.awaited = 1
@@ -179,8 +183,9 @@ def iterate_readings(
     check_score_as(score_as)
     # A model whose configuration fixes the width sees a stretched line as it saw the line, only blurred.
     stretches: tuple[float, ...] = () if hasattr(getattr(model, "config", None), "image_width") else STRETCHES
+    doubtful = DOUBTFUL
     if getattr(model, "language_model", None) is not None:
-        stretches = stretches[-1:]  # measured on validation lines and words: the narrower one gains nothing then
+        doubtful, stretches = DOUBTFUL_TO_BOTH, stretches[-1:]
     recognize_kwargs["num_beams"] = num_beams
     recognize_kwargs["with_characters"] = with_characters or score_as != "product"
 
@@ -203,7 +208,7 @@ def iterate_readings(
         sources, failure = _taken(remaining, window)
         if not sources:
             break
-        found = [_Found(stretches) for _ in sources]
+        found = [_Found(stretches, doubtful) for _ in sources]
 
         def lines(sources: list[Any] = sources, found: list[_Found] = found) -> Iterator[_Line]:
             prepared = (map if executor is None else executor.map)(prepare, enumerate(sources))

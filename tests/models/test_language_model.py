@@ -36,6 +36,7 @@ def saying(model, processor, monkeypatch, *rows):
 
 
 CLEAR = [{"c": 0.99, "e": 0.01}, {"a": 0.99}, {"o": 0.99, "t": 0.01}]
+PLAIN = [{"c": 0.99}, {"a": 0.6, "e": 0.4}, {"o": 0.99, "t": 0.002}]  # which vowel it is, but no "t"
 DOUBTFUL = [{"c": 0.52, "e": 0.48}, {"a": 0.97}, {"o": 0.55, "t": 0.45}]
 
 
@@ -68,6 +69,11 @@ def test_what_is_not_allowed_is_not_chosen_and_a_lexicon_decides_alone(parts, mo
     assert processor.batch_decode(model.recognize(images, allowed_ids=[vocab[c] for c in "cao"]).sequences) == ["cao"]
     lexicon = torch.tensor([[vocab[c] for c in "cao"], [vocab[c] for c in "eat"]])
     assert processor.batch_decode(model.recognize(images, lexicon=lexicon).sequences) == ["cao"]
+
+
+def test_what_the_image_shows_is_read(parts, monkeypatch):
+    model, processor = parts
+    assert processor.batch_decode(model.recognize(saying(model, processor, monkeypatch, PLAIN)).sequences) == ["cao"]
 
 
 def test_weight_and_bonus_are_the_configurations(parts, monkeypatch):
