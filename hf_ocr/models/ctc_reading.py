@@ -116,7 +116,7 @@ def read_doubtful(
     widths: torch.Tensor,
     allowed: torch.Tensor | None,
     with_characters: bool,
-    certain_from: float = CERTAIN,
+    certain_from: float | None = None,
 ) -> Recognition:
     """A decoder's readings where CTC doubts; where it is certain, CTC's own.
 
@@ -128,12 +128,12 @@ def read_doubtful(
         widths: int64 (B,), valid columns of the images, px.
         allowed: bool (V,), symbols that may be read; None allows all.
         with_characters: as for `recognize_with_ctc`.
-        certain_from: P(text | image) from which on it is.
+        certain_from: P(text | image) from which on it is; `CERTAIN` when None.
     """
     decoding = greedy_search(
         logits, lengths, allowed, with_characters=with_characters, temperature=model.config.temperature
     )
-    certain = decoding.raw_scores >= certain_from
+    certain = decoding.raw_scores >= (CERTAIN if certain_from is None else certain_from)
     rows, doubtful = certain.nonzero()[:, 0], (~certain).nonzero()[:, 0]
     read = _recognition(model, decoding, widths)
     if not len(doubtful):
