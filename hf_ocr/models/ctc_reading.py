@@ -27,7 +27,7 @@ CERTAIN = 0.9
 # The same, from which on no language model is asked: above, it takes back as many signs as it mends letters.
 FLUENT = 0.7
 # Texts among which a language model chooses, on validation lines: more change nothing.
-CHOSEN_FROM = 24
+CHOSEN_FROM = 16
 
 
 def recognize_with_ctc(

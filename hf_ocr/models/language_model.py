@@ -42,17 +42,20 @@ class CharacterLanguageModel(nn.Module):
             float32 (R,), in nats. A text's does not depend on those beside it.
         """
         ends = (texts != 0).sum(1, keepdim=True)
-        places = torch.arange(texts.shape[1] + 1, device=texts.device)
         classes = nn.functional.pad(self.classes[texts].long(), (self.order, 1))
         lengths = torch.arange(1, self.order + 1, device=texts.device)
-        # From one place before the text on, the n-grams of each length that end there: (R, L + 2, order).
+        # From one place before the text to its end, the n-grams of each length that end there: (R, L + 2, order).
         ending = classes.unfold(1, self.order, 1).flip(2) << (lengths - 1) * (KEY_BITS // self.order)
         keys = ending.cumsum(2) + (lengths << KEY_BITS)
-        index = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
-        known = self.keys[index] == keys
-        log_probs, backoffs = self.log_probs[index].int()[:, 1:], self.backoffs[index].int()[:, :-1] * known[:, :-1]
-        total = log_probs[:, :, 0]
+        places = torch.arange(keys.shape[1], device=texts.device) <= ends + 1
+        index = torch.searchsorted(self.keys, keys[places]).clamp_(max=len(self.keys) - 1)  # (places, order)
+        known = self.keys[index] == keys[places]
+        log_probs = self.log_probs[index].int()[1:]
+        backoffs = (self.backoffs[index].int() * known)[:-1]
+        total = log_probs[:, 0]
         for longer in range(1, self.order):
-            shorter = total + backoffs[:, :, longer - 1]
-            total = torch.where(known[:, 1:, longer], log_probs[:, :, longer], shorter)
-        return total.masked_fill(places > ends, 0).sum(1) / NATS
+            total = torch.where(known[1:, longer], log_probs[:, longer], total + backoffs[:, longer - 1])
+        # Of places one after the other, in the texts one after the other; what is before a text is none of its places.
+        found = torch.zeros(keys.shape[:2], dtype=torch.int32, device=texts.device)
+        found[places] = nn.functional.pad(total, (1, 0))
+        return found[:, 1:].sum(1) / NATS

@@ -24,7 +24,7 @@ Box = tuple[float, float, float, float]
 BATCHES_PER_WINDOW = 16
 # `DOUBTFUL` of a model with a language model, which has mended a text before it is read again at the wider of the two
 # widths; chosen on the same lines, where the narrower one makes it no better.
-DOUBTFUL_TO_BOTH = 0.8
+DOUBTFUL_TO_BOTH = 0.7
 # What an unusable image raises while it is loaded (`ImageError`, a ValueError) and prepared.
 IMAGE_ERRORS = (ValueError, MemoryError)
 
