@@ -303,7 +303,7 @@ def _recognize(
             score = aggregate(recognition.character_scores[row, :length].tolist(), score_as)
         characters = _characters(processor, recognition, row, length, line) if with_characters else None
         share = 1 / max(len(text), 1)
-        yield _Candidate(line, Reading(text, score, characters), raw**share, (raw * math.exp(added)) ** share)
+        yield _Candidate(line, Reading(text, score, characters), raw**share, raw**share * math.exp(added * share))
 
 
 def _characters(processor: Any, recognition: Any, row: int, length: int, line: _Line) -> list[Character]:
