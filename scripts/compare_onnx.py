@@ -7,7 +7,7 @@ Of each model:
 
 - reader: the texts of `OnnxReader`, image by image, against those of the pipeline in batches of --batch_size;
 - network: the texts of model.onnx in batches of --batch_size, each line stretched to --stretch times its width, against
-  those of the model in PyTorch, line by line. The pixels are the same.
+  those of the model in PyTorch, line by line. The pixels are the same, and no language model is asked.
 
 A text that differs is printed. Then the CER, ignoring case, of the pipeline and of the reader in float32 and in int8,
 which is calibrated on 128 lines of --calibration. Nothing here depends on how busy the machine is.
@@ -79,8 +79,10 @@ def network_texts(read: Any, path: Path, lines: list[np.ndarray], batch_size: in
     model = read.model.reading_copy(torch.float32)
     texts = [[""] * len(lines), [""] * len(lines)]
     for place, line in enumerate(tqdm(lines, unit="line", leave=False, disable=None)):
-        sequences = model.recognize(torch.from_numpy(line[None]), with_characters=False).sequences
-        texts[0][place] = read.processor.batch_decode(sequences)[0]
+        with torch.inference_mode():
+            output = model(torch.from_numpy(line[None]))
+        found = greedy_search(output.logits, output.logit_lengths, with_characters=False)
+        texts[0][place] = read.processor.batch_decode(found.sequences)[0]
     for places, pixel_values, widths in batches(lines, batch_size):
         logits, lengths = session.run(list(OUTPUTS), dict(zip(INPUTS, (pixel_values, widths), strict=True)))
         found = greedy_search(torch.from_numpy(logits), torch.from_numpy(lengths), with_characters=False)

@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_ocr.export import onnx_reader
+from hf_ocr.export import onnx_language_model, onnx_reader
 from hf_ocr.export.onnx_graph import INPUTS, crnn_graph, pp_ocr_graph
-from hf_ocr.export.onnx_reader import MODEL, PADDING, TEMPERATURE
+from hf_ocr.export.onnx_language_model import LanguageModel
+from hf_ocr.export.onnx_reader import LANGUAGE_MODEL, MODEL, PADDING, TEMPERATURE
 from hf_ocr.models import image_loading, line_preparation
+from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.ctc_paths import CHOICES, FRAMES, PATHS
+from hf_ocr.models.ctc_reading import CHOSEN_FROM, FLUENT
+from hf_ocr.models.language_model import KEY_BITS, NATS, CharacterLanguageModel
 from hf_ocr.models.line_preparation import bucket_width
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition
 
 # In the package and in the bundle; in the folder the files lie beside each other.
-SIBLING = re.compile(r"^from (?:hf_ocr\.models)?\.(\w+) import", re.MULTILINE)
+SIBLING = re.compile(r"^from (?:hf_ocr\.(?:models|export))?\.(\w+) import", re.MULTILINE)
 CURE = "pip install 'hf_ocr[onnx]'"
 
 
@@ -30,10 +35,10 @@ class ExportError(Exception):
 def export_onnx(
     model: Any, processor: Any, folder: str | Path, calibration_images: Iterable[Any] | None = None
 ) -> Path:
-    """Write a recognizer of a CTC family for ONNX Runtime. It reads without the model's language model.
+    """Write a recognizer of a CTC family for ONNX Runtime.
 
-    The folder holds `model.onnx` (its inputs and outputs: `hf_ocr.export.onnx_graph`), the processor's files, and
-    `onnx_reader.py`, which reads with onnxruntime, NumPy and Pillow alone.
+    The folder holds `model.onnx` (its inputs and outputs: `hf_ocr.export.onnx_graph`), the model's language model if it
+    has one, the processor's files, and `onnx_reader.py`, which reads with onnxruntime, NumPy and Pillow alone.
 
     Args:
         model: a `CrnnForTextRecognition` or `PpOcrForTextRecognition`; it is left as it was.
@@ -78,12 +83,31 @@ def export_onnx(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(network, str(folder / MODEL))
+    (folder / LANGUAGE_MODEL).unlink(missing_ok=True)  # of another network, exported here before
+    if isinstance(copy, CrnnForTextRecognition) and copy.language_model is not None:
+        np.savez(folder / LANGUAGE_MODEL, **vars(_with_settings(copy.language_model, copy.config)))
     processor.save_pretrained(folder)
-    for module in (onnx_reader, image_loading, line_preparation):
+    for module in (onnx_reader, onnx_language_model, image_loading, line_preparation):
         source = Path(str(module.__file__))
         code = SIBLING.sub(r"from \1 import", source.read_text(encoding="utf-8"))
         (folder / source.name).write_text(code, encoding="utf-8")
     return folder
+
+
+def _with_settings(tables: CharacterLanguageModel, config: CrnnConfig) -> LanguageModel:
+    return LanguageModel(
+        **{name: table.numpy() for name, table in tables.named_buffers()},
+        order=tables.order,
+        key_bits=KEY_BITS,
+        unit=1 / NATS,
+        weight=config.language_model_weight,
+        bonus=config.language_model_bonus,
+        certain=FLUENT,
+        frames=FRAMES,
+        choices=CHOICES,
+        paths=PATHS,
+        texts=CHOSEN_FROM,
+    )
 
 
 def quantize(path: str, inputs: list[dict[str, Any]]) -> str:

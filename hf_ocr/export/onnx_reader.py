@@ -7,7 +7,7 @@
     reader.read("line.png").text
     for reading in reader.read_many(paths): ...
 
-`hf-ocr export` copies this file beside `model.onnx`, with the two it imports.
+`hf-ocr export` copies this file beside `model.onnx`, with the three it imports.
 """
 
 import argparse
@@ -26,9 +26,11 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from hf_ocr.export.onnx_language_model import LanguageModel, is_character
 from hf_ocr.models.image_loading import ImageSource, as_it_is_now, load_image
 from hf_ocr.models.line_preparation import (
     DOUBTFUL,
+    DOUBTFUL_TO_BOTH,
     STRETCHES,
     bucket_width,
     resize_line,
@@ -41,6 +43,7 @@ from hf_ocr.models.line_preparation import (
 )
 
 MODEL = "model.onnx"
+LANGUAGE_MODEL = "language_model.npz"  # beside it, of a network that has one
 # Entries of the model's metadata: "bucket" for a network that wants images padded to `bucket_width`, and what divides
 # the logits where scores are taken (Guo et al. 2017).
 PADDING, TEMPERATURE = "padding", "temperature"
@@ -100,6 +103,7 @@ class Reading:
     error: str | None = None
     _raw: _Lattice | None = field(default=None, repr=False)  # at temperature 1, by which readings are chosen
     _scored: _Lattice | None = field(default=None, repr=False)  # at the temperature of the model
+    _fluency: float = field(default=0.0, repr=False)  # nats that a language model adds
 
     @cached_property
     def score(self) -> float:
@@ -111,20 +115,26 @@ class Reading:
         """The probability a character at temperature 1."""
         return 0.0 if self._raw is None else float(self._raw.probability() ** (1 / max(len(self.text), 1)))
 
-    def _is_doubtful(self) -> bool:
+    @property
+    def _rank(self) -> float:
+        """The same, with what a language model adds to it."""
+        return self._quality * math.exp(self._fluency / max(len(self.text), 1))
+
+    def _is_doubtful(self, doubtful: float) -> bool:
         # One path is never more probable than all of them, and known at once.
         assert self._raw is not None
-        return math.exp(self._raw.path / max(len(self.text), 1)) < DOUBTFUL and self._quality < DOUBTFUL
+        return math.exp(self._raw.path / max(len(self.text), 1)) < doubtful and self._quality < doubtful
 
 
 class OnnxReader:
-    """Reads as the pipeline of hf_ocr does: same preparation, greedy CTC, same second looks, same text.
+    """Reads as the pipeline of hf_ocr does: same preparation, same language model, same second looks, same text.
 
     Each image is computed alone, in a thread, without padding: its text cannot depend on others, and on a CPU nothing
     is gained by a batch.
 
     Args:
-        folder: as `hf-ocr export` writes it: model.onnx, preprocessor_config.json, vocab.json, tokenizer_config.json.
+        folder: as `hf-ocr export` writes it: model.onnx, preprocessor_config.json, vocab.json, tokenizer_config.json,
+            and language_model.npz if the network reads with one.
         threads: images read at the same time, and threads for one image read alone; all cores when None.
 
     Raises:
@@ -164,6 +174,12 @@ class OnnxReader:
                 f"{folder}: {len(self._characters)} symbols in vocab.json, {outputs} outputs of the network. Expected "
                 "files that belong together: export the checkpoint again."
             )
+        self._language_model = None
+        self._stretches: tuple[float, ...] = STRETCHES
+        self._doubtful = DOUBTFUL
+        if Path(folder, LANGUAGE_MODEL).is_file():
+            self._language_model = LanguageModel.load(Path(folder, LANGUAGE_MODEL))
+            self._stretches, self._doubtful = STRETCHES[-1:], DOUBTFUL_TO_BOTH
 
     def read(self, image: ImageSource) -> Reading:
         """Read one image: anything `load_image` takes, as a path, URL, bytes, PIL image or array.
@@ -173,8 +189,8 @@ class OnnxReader:
         """
         lines = [self._prepare(turn.crop(text_part(turn))) for turn in turned(load_image(image)).values()]
         line, best = _best((line, self._recognize(line)) for line in lines)
-        for stretch in STRETCHES:
-            if not best._is_doubtful():
+        for stretch in self._stretches:
+            if not best._is_doubtful(self._doubtful):
                 break
             best = _best([(line, best), (line, self._recognize(stretch_line(line, stretch)))])[1]
         return best
@@ -226,22 +242,26 @@ class OnnxReader:
         return self._decode(logits[0, : lengths[0]])
 
     def _decode(self, logits: np.ndarray) -> Reading:
-        """float32 (T, V) -> the text of the best path, repeats collapsed, blanks (0) dropped."""
+        """float32 (T, V) -> the text of the best path, repeats collapsed, blanks (0) dropped; where that is doubtful,
+        the one that a language model chooses."""
         best = logits.argmax(-1)
-        kept = best != 0
-        kept[1:] &= best[1:] != best[:-1]
-        symbols = best[kept]
         logits = logits - np.take_along_axis(logits, best[:, None], -1)
-        raw = scored = _Lattice.of(logits, symbols)
+        symbols, fluency = best[is_character(best)], 0.0
+        raw = _Lattice.of(logits, symbols)
+        chooses = self._language_model
+        if chooses and math.exp(raw.path) < chooses.certain and raw.probability() < chooses.certain:
+            symbols, fluency = chooses.choose(logits)
+            raw = _Lattice.of(logits, symbols)
+        scored = raw
         if self._temperature != 1:
             scored = _Lattice.of(logits / np.float32(self._temperature), symbols)
-        return Reading("".join(self._characters[symbol] for symbol in symbols), None, raw, scored)
+        return Reading("".join(self._characters[symbol] for symbol in symbols), None, raw, scored, fluency)
 
 
 def _best(candidates: Iterable[tuple[np.ndarray, Reading]]) -> tuple[np.ndarray, Reading]:
-    """The first of the best by probability a character; one alone needs no score."""
+    """The first of the best by rank; one alone needs none."""
     candidates = list(candidates)
-    return candidates[0] if len(candidates) == 1 else max(candidates, key=lambda found: found[1]._quality)
+    return candidates[0] if len(candidates) == 1 else max(candidates, key=lambda found: found[1]._rank)
 
 
 def _cores() -> int:

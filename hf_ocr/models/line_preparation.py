@@ -21,7 +21,9 @@ QUARTER_TURNS = {90: Image.Transpose.ROTATE_90, 270: Image.Transpose.ROTATE_270}
 # these make it no better there, and reading slower.
 DOUBTFUL = 0.9
 STRETCHES = (0.7, 1.35)
-
+# `DOUBTFUL` of a model with a language model, which has mended a text before it is read again at the wider of the two
+# widths; chosen on the same lines, where the narrower one makes it no better.
+DOUBTFUL_TO_BOTH = 0.7
 
 # What of its ground a line keeps round its ink when it is cut out of a loose crop, in heights of the ink; and how much
 # of the height must go for that. In training print fills more of a line.

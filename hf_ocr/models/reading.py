@@ -14,7 +14,7 @@ from PIL import Image
 from .confidence import ScoreAs, aggregate, check_score_as
 from .ctc_reading import eval_mode
 from .image_loading import load_image
-from .line_preparation import DOUBTFUL, STRETCHES, bucket_width, stretch_line, text_part, turned
+from .line_preparation import DOUBTFUL, DOUBTFUL_TO_BOTH, STRETCHES, bucket_width, stretch_line, text_part, turned
 from .reading_schedule import read_all
 from .reading_threads import ReadingThreads
 
@@ -22,9 +22,6 @@ Box = tuple[float, float, float, float]
 
 # Images of one window are sorted by width together: large enough to fill the batches of each width.
 BATCHES_PER_WINDOW = 16
-# `DOUBTFUL` of a model with a language model, which has mended a text before it is read again at the wider of the two
-# widths; chosen on the same lines, where the narrower one makes it no better.
-DOUBTFUL_TO_BOTH = 0.7
 # What an unusable image raises while it is loaded (`ImageError`, a ValueError) and prepared.
 IMAGE_ERRORS = (ValueError, MemoryError)
 

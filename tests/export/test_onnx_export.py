@@ -20,7 +20,8 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
-FILES = {"model.onnx", "onnx_reader.py", "image_loading.py", "line_preparation.py", "preprocessor_config.json"}
+CODE = {"onnx_reader.py", "onnx_language_model.py", "image_loading.py", "line_preparation.py"}
+FILES = CODE | {"model.onnx", "preprocessor_config.json"}
 
 
 def test_the_folder_is_whole_and_the_model_as_it_was(tmp_path):

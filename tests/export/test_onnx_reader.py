@@ -16,10 +16,12 @@ from PIL import Image
 from tiny_recognizer import lines, tiny_recognizer
 from transformers import pipeline
 
+from hf_ocr.character_ngrams import fit_language_model
 from hf_ocr.data.lines import read_lines
 from hf_ocr.export.onnx_export import export_onnx
-from hf_ocr.export.onnx_reader import OnnxReader
-from hf_ocr.models.ctc import greedy_search
+from hf_ocr.export.onnx_language_model import LanguageModel
+from hf_ocr.export.onnx_reader import LANGUAGE_MODEL, OnnxReader
+from hf_ocr.models.ctc import greedy_search, likely_texts
 from hf_ocr.models.image_loading import ImageError
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.line_preparation import text_part
@@ -34,11 +36,18 @@ pytest.importorskip("onnxruntime")
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 
 
+def tiny_with_language_model():
+    model, processor = tiny_recognizer()
+    texts = [(text, 1.0) for text in ("receipt", "total 12.50", "to pay", "a line of print")]
+    model.set_language_model(fit_language_model(processor.tokenizer, texts, order=4))
+    return model, processor
+
+
 def tiny_pp_ocr():
     return tiny_model(PpOcrForTextRecognition), tiny_processor(PpOcrForTextRecognition)
 
 
-@pytest.fixture(scope="module", params=[tiny_recognizer, tiny_pp_ocr])
+@pytest.fixture(scope="module", params=[tiny_recognizer, tiny_with_language_model, tiny_pp_ocr])
 def exported(request, tmp_path_factory):
     """Model and processor, and the reader of the folder they were exported to."""
     model, processor = request.param()
@@ -51,7 +60,6 @@ def exported(request, tmp_path_factory):
 def shipped(tmp_path_factory):
     """The pipeline with the shipped checkpoint in float32, and the folder it was exported to."""
     read = pipeline("text-recognition", dtype=torch.float32)
-    read.model.set_language_model(None)  # which an exported network has not
     return read, export_onnx(read.model, read.processor, tmp_path_factory.mktemp("shipped"))
 
 
@@ -141,6 +149,8 @@ assert not {{"torch", "transformers", "hf_ocr"}} & set(sys.modules), sys.modules
 @pytest.mark.parametrize("frames", [1, 2, 7, 300])
 def test_text_and_score_are_those_of_the_search_in_torch(exported, frames):
     reader = exported[2]
+    if reader._language_model:
+        pytest.skip("no greedy search alone")
     logits = 3 * torch.randn(20, frames, len(reader._characters), generator=torch.Generator().manual_seed(frames))
     logits[::2, ..., 0] += 8  # mostly blank, and the empty text
     logits[1::4, :, 2] += 5  # runs of one character
@@ -149,6 +159,29 @@ def test_text_and_score_are_those_of_the_search_in_torch(exported, frames):
         reading = reader._decode(row)
         assert reading.text == "".join(reader._characters[symbol] for symbol in sequence)
         assert reading.score == pytest.approx(score, rel=1e-3, abs=1e-30)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 40])
+def test_texts_to_choose_from_and_their_fluency_are_those_of_torch(tmp_path, frames):
+    model, processor = tiny_with_language_model()
+    ours = LanguageModel.load(export_onnx(model, processor, tmp_path) / LANGUAGE_MODEL)
+    logits = 2 * torch.randn(6, frames, model.config.vocab_size, generator=torch.Generator().manual_seed(frames))
+    logits[::2, ..., 0] += 4  # mostly blank
+    texts, log_probs = likely_texts(logits, torch.full((6,), frames), 5)
+    fluency = model.language_model(texts).view(6, 5)
+    for row, want, found, scores in zip(logits, texts.view(6, 5, -1), log_probs.view(6, 5), fluency, strict=True):
+        got, costs = ours.likely_texts((row - row.max(1, keepdim=True).values).numpy())
+        there = found.isfinite()
+        assert got[:5] == [tuple(text[text != 0].tolist()) for text in want[there]]
+        np.testing.assert_allclose(costs[:5] - costs[0], (found - found[0])[there].numpy(), atol=1e-4)
+        np.testing.assert_allclose(ours.score(got[:5]), scores[there].numpy(), atol=1e-3)
+
+
+def test_an_export_over_another_leaves_no_language_model_of_that(tmp_path):
+    export_onnx(*tiny_with_language_model(), tmp_path)
+    assert OnnxReader(tmp_path)._language_model
+    export_onnx(*tiny_recognizer(), tmp_path)
+    assert not OnnxReader(tmp_path)._language_model and not (tmp_path / LANGUAGE_MODEL).exists()
 
 
 def test_a_broken_image_stands_in_its_place(exported):
