@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from subprocess import run
 
@@ -22,6 +23,7 @@ from hf_ocr.export.onnx_export import export_onnx
 from hf_ocr.export.onnx_language_model import LanguageModel
 from hf_ocr.export.onnx_reader import LANGUAGE_MODEL, OnnxReader
 from hf_ocr.models.ctc import greedy_search, likely_texts
+from hf_ocr.models.ctc_reading import FLUENT
 from hf_ocr.models.image_loading import ImageError
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.line_preparation import text_part
@@ -38,7 +40,7 @@ SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 
 def tiny_with_language_model():
     model, processor = tiny_recognizer()
-    texts = [(text, 1.0) for text in ("receipt", "total 12.50", "to pay", "a line of print")]
+    texts = [(text, 1.0) for text in ("da", "bead", "dice 12", "face 350")]
     model.set_language_model(fit_language_model(processor.tokenizer, texts, order=4))
     return model, processor
 
@@ -175,6 +177,22 @@ def test_texts_to_choose_from_and_their_fluency_are_those_of_torch(tmp_path, fra
         assert got[:5] == [tuple(text[text != 0].tolist()) for text in want[there]]
         np.testing.assert_allclose(costs[:5] - costs[0], (found - found[0])[there].numpy(), atol=1e-4)
         np.testing.assert_allclose(ours.score(got[:5]), scores[there].numpy(), atol=1e-3)
+
+
+def test_a_certain_text_is_left_to_the_image(tmp_path):
+    """P("a") is 0.9, that of its best path half of that."""
+    reader = OnnxReader(export_onnx(*tiny_with_language_model(), tmp_path))
+    probabilities = np.full((2, len(reader._characters)), 1e-9, np.float32)
+    a, d = (reader._characters.index(letter) for letter in "ad")
+    probabilities[0, [a, d]] = 0.9, 0.1
+    probabilities[1, [0, a]] = 0.5
+    chooses = replace(reader._language_model, weight=100.0)
+    texts = []
+    for certain in (0.7, 0.95):
+        reader._language_model = replace(chooses, certain=certain)
+        texts.append(reader._decode(np.log(probabilities)).text)
+    assert texts[0] == "a" != texts[1]
+    assert chooses.certain == FLUENT
 
 
 def test_an_export_over_another_leaves_no_language_model_of_that(tmp_path):
