@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .ctc_inputs import checked_allowed, checked_log_probs, checked_sequences
 from .ctc_lattice import (
     BLANK,
     NEVER,
@@ -111,8 +112,8 @@ def greedy_search(
     Raises:
         ValueError: an argument has the wrong shape, dtype or range.
     """
-    log_probs, lengths = _log_probs(logits, lengths)
-    allowed = _check_allowed(allowed, log_probs)
+    log_probs, lengths = checked_log_probs(logits, lengths)
+    allowed = checked_allowed(allowed, log_probs)
     searched = log_probs if allowed is None else log_probs.masked_fill(~allowed, NEVER)
     symbols = searched.max(-1).indices  # measured: more than twice as fast as argmax on a CPU
     frames = torch.arange(symbols.shape[1], device=symbols.device)
@@ -160,8 +161,8 @@ def prefix_beam_search(
             f"num_return_sequences is {num_return_sequences}, expected 1 to num_beams, which is {num_beams}. "
             "Raise num_beams."
         )
-    log_probs, lengths = _log_probs(logits, lengths)
-    allowed = _check_allowed(allowed, log_probs)
+    log_probs, lengths = checked_log_probs(logits, lengths)
+    allowed = checked_allowed(allowed, log_probs)
     searched = log_probs if allowed is None else log_probs.masked_fill(~allowed, NEVER)
 
     prefixes, alive = search_prefixes(searched, lengths, num_beams)
@@ -199,8 +200,8 @@ def likely_texts(
     Raises:
         ValueError: an argument has the wrong shape, dtype or range.
     """
-    log_probs, lengths = _log_probs(logits, lengths)
-    allowed = _check_allowed(allowed, log_probs)
+    log_probs, lengths = checked_log_probs(logits, lengths)
+    allowed = checked_allowed(allowed, log_probs)
     texts, scores = search_paths(log_probs if allowed is None else log_probs.masked_fill(~allowed, NEVER), lengths)
     return texts[:, :num_texts].flatten(0, 1), scores[:, :num_texts].flatten()
 
@@ -221,8 +222,8 @@ def chosen_text(
     Raises:
         ValueError: an argument has the wrong shape, dtype or range.
     """
-    log_probs, lengths = _log_probs(logits, lengths)
-    sequences = check_sequences("sequences", sequences, log_probs.shape[2], log_probs.device, len(log_probs))
+    log_probs, lengths = checked_log_probs(logits, lengths)
+    sequences = checked_sequences("sequences", sequences, log_probs.shape[2], log_probs.device, len(log_probs))
     return _decoding(log_probs, lengths, sequences, None, with_characters, temperature)
 
 
@@ -245,8 +246,8 @@ def lexicon_search(
     Raises:
         ValueError: an argument has the wrong shape, dtype or range.
     """
-    log_probs, lengths = _log_probs(logits, lengths)
-    lexicon = check_sequences("lexicon", lexicon, log_probs.shape[2], log_probs.device)
+    log_probs, lengths = checked_log_probs(logits, lengths)
+    lexicon = checked_sequences("lexicon", lexicon, log_probs.shape[2], log_probs.device)
     if lexicon.shape[0] == 0:
         raise ValueError("lexicon has no words, expected at least one. Use greedy_search to read without a lexicon.")
     rows, frames, _ = log_probs.shape
@@ -284,9 +285,9 @@ def sequence_log_probability(logits: Tensor, lengths: Tensor, sequences: Tensor)
     Raises:
         ValueError: an argument has the wrong shape, dtype or range.
     """
-    log_probs, lengths = _log_probs(logits, lengths)
+    log_probs, lengths = checked_log_probs(logits, lengths)
     rows, _, symbols = log_probs.shape
-    sequences = check_sequences("sequences", sequences, symbols, log_probs.device, rows)
+    sequences = checked_sequences("sequences", sequences, symbols, log_probs.device, rows)
     return _log_probability(log_probs, lengths, sequences)
 
 
@@ -307,9 +308,9 @@ def align(logits: Tensor, lengths: Tensor, sequences: Tensor) -> CtcAlignment:
         ValueError: an argument has the wrong shape, dtype or range, or a text is impossible in its row.
     """
     total = logits.shape[1] if logits.dim() == 3 else 0
-    log_probs, lengths = _log_probs(logits, lengths)
+    log_probs, lengths = checked_log_probs(logits, lengths)
     rows, _, symbols = log_probs.shape
-    sequences = check_sequences("sequences", sequences, symbols, log_probs.device, rows)
+    sequences = checked_sequences("sequences", sequences, symbols, log_probs.device, rows)
     needed = minimum_frames(sequences)
     for row in (needed > lengths).nonzero()[:1, 0].tolist():
         raise ValueError(
@@ -324,79 +325,6 @@ def align(logits: Tensor, lengths: Tensor, sequences: Tensor) -> CtcAlignment:
     path = interleave(sequences).gather(1, states.T)[:, :-1]  # the last frame is the lattice's own
     path = torch.nn.functional.pad(path, (0, total - path.shape[1]))
     return CtcAlignment(path, peaks, character_spans(peaks, lengths, sequences))
-
-
-def _log_probs(logits: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Checks both, drops the frames that no row uses, and normalises: float32 (B, T', V), int64 (B,)."""
-    if logits.dim() != 3 or not logits.is_floating_point() or logits.shape[2] == 0:
-        raise ValueError(
-            f"logits are {logits.dtype} of shape {tuple(logits.shape)}, expected floats (rows, frames, symbols)."
-        )
-    if lengths.shape != logits.shape[:1] or lengths.is_floating_point() or lengths.dtype == torch.bool:
-        raise ValueError(
-            f"lengths are {lengths.dtype} of shape {tuple(lengths.shape)}, expected integers of shape "
-            f"({logits.shape[0]},): the valid frames of each row of the logits."
-        )
-    lengths = lengths.to(logits.device, torch.int64)
-    longest = largest(lengths)
-    if longest > logits.shape[1] or (lengths.numel() and int(lengths.min()) < 0):
-        raise ValueError(f"lengths are {lengths.tolist()}, expected 0 to {logits.shape[1]}, the frames of the logits.")
-    return logits[:, :longest].float().log_softmax(-1), lengths
-
-
-def _check_allowed(allowed: Tensor | None, log_probs: Tensor) -> Tensor | None:
-    if allowed is None:
-        return None
-    if allowed.dtype != torch.bool or allowed.shape != log_probs.shape[2:]:
-        raise ValueError(
-            f"allowed is {allowed.dtype} of shape {tuple(allowed.shape)}, expected torch.bool of shape "
-            f"({log_probs.shape[2]},): True for each symbol id that may be read."
-        )
-    allowed = allowed.to(log_probs.device).clone()
-    allowed[BLANK] = True
-    return allowed
-
-
-def check_sequences(
-    name: str, sequences: Tensor, symbols: int, device: torch.device, rows: int | None = None
-) -> Tensor:
-    """Texts as they are, on `device`.
-
-    Args:
-        name: what to call them in an error.
-        sequences: int64 (N, L) padded with 0.
-        symbols: V, with the blank.
-        device: of the logits.
-        rows: N; None for any.
-
-    Raises:
-        ValueError: no such tensor, an id outside [0, V), or a 0 inside a text.
-    """
-    is_tensor = isinstance(sequences, Tensor)
-    if (
-        not is_tensor
-        or sequences.dim() != 2
-        or sequences.dtype != torch.int64
-        or (rows is not None and sequences.shape[0] != rows)
-    ):
-        seen = f"{sequences.dtype} of shape {tuple(sequences.shape)}" if is_tensor else f"a {type(sequences).__name__}"
-        raise ValueError(
-            f"{name} is {seen}, expected a tensor, torch.int64 of shape "
-            f"({'texts' if rows is None else rows}, symbols). Give the ids of each text as a row, padded with 0."
-        )
-    sequences = sequences.to(device)
-    for row, column in ((sequences < 0) | (sequences >= symbols)).nonzero()[:1].tolist():
-        raise ValueError(
-            f"{name} has the id {int(sequences[row, column])} in row {row}, expected 0 (padding) to {symbols - 1}, as "
-            f"there are {symbols} symbols. Pad with 0, and encode with the tokenizer of this model."
-        )
-    gaps = (sequences[:, :-1] == BLANK) & (sequences[:, 1:] != BLANK)
-    for row, column in gaps.nonzero()[:1].tolist():
-        raise ValueError(
-            f"{name} has a 0 inside the text of row {row}, at position {column}, expected 0 behind a text alone. "
-            "Pad rows at their end."
-        )
-    return sequences
 
 
 def _decoding(

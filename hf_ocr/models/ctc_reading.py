@@ -9,13 +9,13 @@ import torch.nn.functional as F
 
 from .ctc import (
     CtcDecoding,
-    check_sequences,
     chosen_text,
     greedy_search,
     lexicon_search,
     likely_texts,
     prefix_beam_search,
 )
+from .ctc_inputs import checked_sequences
 from .modeling_outputs import Recognition
 
 # Logits held at once by a reader, 4 bytes each, and a few times that while they are searched. With an alphabet of
@@ -228,7 +228,7 @@ def checked_lexicon(
             f"allowed_ids is {allowed_ids} beside a lexicon, expected one of the two. Leave allowed_ids out, and from "
             "the lexicon the texts with other ids."
         )
-    return check_sequences("lexicon", lexicon, vocab_size, device)
+    return checked_sequences("lexicon", lexicon, vocab_size, device)
 
 
 def spans_in_px(model: Any, frame_spans: torch.Tensor, sequences: torch.Tensor, widths: torch.Tensor) -> torch.Tensor:
