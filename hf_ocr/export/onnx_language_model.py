@@ -3,8 +3,23 @@
 import os
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+
+SURE = 1e-6  # nats: of a text that is nearly certain no power is taken
+
+
+class Choice(NamedTuple):
+    """A text, its symbols int64 (characters,).
+
+    What the language model adds to its log-probability, and the power to which its probability given the image is
+    raised: that is the one given both.
+    """
+
+    symbols: np.ndarray
+    fluency: float
+    power: float
 
 
 @dataclass(frozen=True)
@@ -52,20 +67,22 @@ class LanguageModel:
         with np.load(path) as entries:
             return cls(**{name: entry if entry.ndim else entry.item() for name, entry in entries.items()})
 
-    def choose(self, logits: np.ndarray) -> tuple[np.ndarray, float]:
+    def choose(self, logits: np.ndarray, path: float) -> "Choice":
         """The text of one image.
 
         Args:
             logits: float32 (T, V), the largest of each frame 0.
-
-        Returns:
-            int64 (characters,), its symbols, and what the language model adds to its log-probability.
+            path: log-probability of the best path.
         """
-        texts, log_probs = self.likely_texts(logits)
+        texts, costs = self.likely_texts(logits)
         lengths = np.array([len(text) for text in texts])
         fluency = self.weight * (self.score(texts) + self.bonus * (1 + lengths))  # the end is one
-        best = int((log_probs + fluency).argmax())
-        return np.array(texts[best], dtype=np.int64), float(fluency[best])
+        joint = costs + fluency
+        best = int(joint.argmax())
+        # What the image gives to all of these texts together, shared out as both see them.
+        by_both = min(joint[best] - np.logaddexp.reduce(joint) + np.logaddexp.reduce(costs) + path, 0.0)
+        power = by_both / min(costs[best] + path, -SURE)
+        return Choice(np.array(texts[best], dtype=np.int64), float(fluency[best]), float(power))
 
     def likely_texts(self, logits: np.ndarray) -> tuple[list[tuple[int, ...]], np.ndarray]:
         """Texts, best first, and of each float64 (R,), by how much less probable it is than the best path."""

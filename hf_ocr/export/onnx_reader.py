@@ -104,11 +104,12 @@ class Reading:
     _raw: _Lattice | None = field(default=None, repr=False)  # at temperature 1, by which readings are chosen
     _scored: _Lattice | None = field(default=None, repr=False)  # at the temperature of the model
     _fluency: float = field(default=0.0, repr=False)  # nats that a language model adds
+    _power: float = field(default=1.0, repr=False)  # makes of P(text | image) the one that both give it
 
     @cached_property
     def score(self) -> float:
-        """P(text | image) in [0, 1], of "" too; computed when it is asked for."""
-        return 0.0 if self._scored is None else self._scored.probability()
+        """P(text | image) in [0, 1], with a language model as both see it, of "" too; computed when it is asked for."""
+        return 0.0 if self._scored is None else self._scored.probability() ** self._power
 
     @cached_property
     def _quality(self) -> float:
@@ -246,16 +247,16 @@ class OnnxReader:
         the one that a language model chooses."""
         best = logits.argmax(-1)
         logits = logits - np.take_along_axis(logits, best[:, None], -1)
-        symbols, fluency = best[is_character(best)], 0.0
+        symbols, fluency, power = best[is_character(best)], 0.0, 1.0
         raw = _Lattice.of(logits, symbols)
         chooses = self._language_model
         if chooses and math.exp(raw.path) < chooses.certain and raw.probability() < chooses.certain:
-            symbols, fluency = chooses.choose(logits)
+            symbols, fluency, power = chooses.choose(logits, raw.path)
             raw = _Lattice.of(logits, symbols)
         scored = raw
         if self._temperature != 1:
             scored = _Lattice.of(logits / np.float32(self._temperature), symbols)
-        return Reading("".join(self._characters[symbol] for symbol in symbols), None, raw, scored, fluency)
+        return Reading("".join(self._characters[symbol] for symbol in symbols), None, raw, scored, fluency, power)
 
 
 def _best(candidates: Iterable[tuple[np.ndarray, Reading]]) -> tuple[np.ndarray, Reading]:

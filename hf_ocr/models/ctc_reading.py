@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ CERTAIN = 0.9
 FLUENT = 0.7
 # Texts among which a language model chooses: half as many again change one validation line in a thousand.
 CHOSEN_FROM = 16
+SURE = 1e-6  # nats: of a text that is nearly certain no power is taken
 
 
 def recognize_with_ctc(
@@ -75,8 +76,10 @@ def recognize_with_ctc(
 
             def choose(doubtful: torch.Tensor) -> Recognition:
                 logits, lengths = output.logits[doubtful], output.logit_lengths[doubtful]
-                texts, fluency[doubtful] = _by_language_model(model, logits, lengths, num_beams, allowed)
-                return _recognition(model, chosen_text(logits, lengths, texts, **options), valid[doubtful])
+                choice = _by_language_model(model, logits, lengths, num_beams, allowed)
+                fluency[doubtful] = choice.fluency
+                chosen = chosen_text(logits, lengths, choice.texts, **options)
+                return choice.scored(_recognition(model, chosen, valid[doubtful]))
 
             found = read_doubtful(
                 choose, model, output.logits, output.logit_lengths, valid, allowed, with_characters, FLUENT
@@ -143,14 +146,31 @@ def read_doubtful(
     return _rows(joined, torch.cat([rows, doubtful]).argsort(), longest)
 
 
+class _Choice(NamedTuple):
+    """Of R rows.
+
+    Attributes:
+        texts: int64 (R, L) padded with 0.
+        fluency: float32 (R,), what the language model adds to the log-probability of each.
+        powers: float32 (R,), to which the probability given the image is raised: that is the one given both.
+    """
+
+    texts: torch.Tensor
+    fluency: torch.Tensor
+    powers: torch.Tensor
+
+    def scored(self, read: Recognition) -> Recognition:
+        """Readings of these texts, given the image, with the scores that both give them."""
+        read["scores"] = read["scores"].pow(self.powers)
+        if read.character_scores is not None:
+            read["character_scores"] = read.character_scores.pow(self.powers[:, None]) * (read.sequences != 0)
+        return read
+
+
 def _by_language_model(
     model: Any, logits: torch.Tensor, lengths: torch.Tensor, num_beams: int, allowed: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the texts that each row may stand for, the one that image and language model together find most probable.
-
-    Returns:
-        int64 (R, L) padded with 0, and what the language model adds to the log-probability of each, float32 (R,).
-    """
+) -> _Choice:
+    """Of the texts that each row may stand for, the one that image and language model together find most probable."""
     if num_beams > 1:
         found = prefix_beam_search(logits, lengths, num_beams, allowed, num_beams, with_characters=False)
         texts, log_probs = found.sequences, found.scores.log()
@@ -159,9 +179,15 @@ def _by_language_model(
     characters = 1 + (texts != 0).sum(1)  # the end is one
     bonus = model.config.language_model_bonus * characters
     fluency = model.config.language_model_weight * (model.language_model(texts) + bonus)
-    joint = (log_probs + fluency).view(len(logits), -1)
-    best = joint.argmax(1) + torch.arange(0, len(texts), joint.shape[1], device=texts.device)
-    return texts[best], fluency[best]
+    log_probs = log_probs.view(len(logits), -1)
+    joint = log_probs + fluency.view_as(log_probs)
+    best = joint.argmax(1, keepdim=True)
+    # What the image gives to all of these texts together, shared out as both see them.
+    by_both = (joint.log_softmax(1).gather(1, best) + log_probs.logsumexp(1, keepdim=True)).clamp(max=0.0)
+    by_image = log_probs.gather(1, best)
+    powers = torch.where(by_image.isfinite(), by_both / by_image.clamp(max=-SURE), 1.0)[:, 0]
+    chosen = best[:, 0] + torch.arange(0, len(texts), joint.shape[1], device=texts.device)
+    return _Choice(texts[chosen], fluency[chosen], powers)
 
 
 def _rows(read: Recognition, rows: torch.Tensor, longest: int | None = None) -> Recognition:
@@ -177,8 +203,12 @@ def _recognition(model: Any, decoding: CtcDecoding, widths: torch.Tensor) -> Rec
         scores=decoding.scores,
         character_scores=decoding.character_scores,
         character_spans=spans,
-        raw_scores=None if model.config.temperature == 1 else decoding.raw_scores,
+        raw_scores=decoding.raw_scores if _has_other_scores(model) else None,
     )
+
+
+def _has_other_scores(model: Any) -> bool:
+    return model.config.temperature != 1 or getattr(model, "language_model", None) is not None
 
 
 @contextmanager

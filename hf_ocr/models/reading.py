@@ -45,7 +45,8 @@ class Reading:
 
     Attributes:
         text: the text, "" for a blank image.
-        score: P(text | image) in [0, 1], or as `score_as` says; of "" always the former.
+        score: P(text | image) in [0, 1], with a language model as both see it, or as `score_as` says; of "" always the
+            former.
         characters: one entry a character of the text; None unless asked for.
         error: why the image could not be read (only with `on_error="skip"`); the text is then "" and the score 0.
     """

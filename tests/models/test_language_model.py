@@ -62,6 +62,26 @@ def test_it_decides_where_the_image_leaves_a_doubt(parts, monkeypatch, settings,
     assert read.fluency is None
 
 
+@pytest.mark.parametrize("num_beams", [1, 16])
+def test_the_score_is_what_image_and_language_model_make_of_it(parts, monkeypatch, num_beams):
+    """All texts that the image may stand for, counted one by one; the language model makes the sum, not the image."""
+    model, processor = parts
+    read = model.recognize(saying(model, processor, monkeypatch, DOUBTFUL, CLEAR), num_beams=num_beams)
+    texts, by_image = zip(
+        *((f"{a}a{b}", p * q) for a, p in (("c", 0.52), ("e", 0.48)) for b, q in (("o", 0.55), ("t", 0.45))),
+        strict=True,
+    )
+    ids = torch.stack([torch.tensor(processor.tokenizer(text).input_ids) for text in texts])
+    fluency = model.config.language_model_weight * model.language_model(ids)  # all are of one length
+    by_both = (torch.tensor(by_image).log() + fluency).softmax(0)
+    assert texts[int(by_both.argmax())] == "cat" == processor.batch_decode(read.sequences)[0]
+    assert read.scores[0] == pytest.approx(float(by_both.max()), abs=0.02)
+    assert read.raw_scores[0] == pytest.approx(0.52 * 0.45, abs=0.02)
+    assert read.scores[1] == read.raw_scores[1]  # it was not asked
+    torch.testing.assert_close((read.character_scores + (read.sequences == 0)).prod(1), read.scores)
+    assert (read.character_scores[read.sequences == 0] == 0).all()
+
+
 def test_what_is_not_allowed_is_not_chosen_and_a_lexicon_decides_alone(parts, monkeypatch):
     model, processor = parts
     vocab = processor.tokenizer.get_vocab()
