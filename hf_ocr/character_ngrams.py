@@ -9,9 +9,12 @@ import torch
 
 from hf_ocr.models.language_model import KEY_BITS, NATS, CharacterLanguageModel
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
+from hf_ocr.text import nfc
 
 __all__ = ["choose_language_model", "fit_language_model"]
 
+ORDER = 6
+MOST_CLASSES = torch.iinfo(torch.int16).max
 LEAST_PRUNED = 3  # n-grams shorter than these stay however rare they are
 # Signs that stand for each other, and differ by the hand of the compositor.
 ALIKE = {sign: signs[0] for signs in ("-–—−‐‑", "'’‘‚‛`´′", '"“”„‟″«»', "([{⟨", ")]}⟩") for sign in signs}
@@ -21,7 +24,7 @@ LEAST = -32_000  # thousandths of a nat; that an empty text follows many others 
 
 
 def fit_language_model(
-    tokenizer: CharacterTokenizer, texts: Iterable[tuple[str, float]], order: int = 6, at_most: int = 350_000
+    tokenizer: CharacterTokenizer, texts: Iterable[tuple[str, float]], order: int = ORDER, at_most: int = 350_000
 ) -> CharacterLanguageModel:
     """Count the n-grams of texts and smooth them (Witten, Bell 1991, method C, interpolated).
 
@@ -32,7 +35,11 @@ def fit_language_model(
         tokenizer: of the recognizer; characters that it has not end a text and begin another.
         texts: each with its weight: how many times it counts.
         order: n, the characters looked at, the one in question included.
-        at_most: entries of the table, 12 bytes each; of longer n-grams the rarest are left out.
+        at_most: entries of the table, 12 bytes each: the rarest n-grams are left out, but those of 1 and 2 characters
+            always stay.
+
+    Returns:
+        The language model; its order is that of the longest n-grams that were left.
 
     Raises:
         ValueError: no texts, an order that is not 2 to 7, or an alphabet with more classes than its keys can hold.
@@ -40,11 +47,11 @@ def fit_language_model(
     if not 2 <= order <= 7:
         raise ValueError(f"order is {order}, expected 2 to 7.")
     classes = _classes(tokenizer)
-    bits = KEY_BITS // order
-    if max(classes) >= 1 << bits:
+    most = min((1 << KEY_BITS // order) - 1, MOST_CLASSES)
+    if max(classes) > most:
         raise ValueError(
-            f"the alphabet has {max(classes)} classes of characters, expected at most {(1 << bits) - 1} with order "
-            f"{order}. Take a lower order."
+            f"the alphabet has {max(classes)} classes of characters, expected at most {most} with order {order}. Take "
+            "a lower order, if that can hold more."
         )
     counts = [Counter[tuple[int, ...]]() for _ in range(order)]  # by length - 1
     vocab = tokenizer.get_vocab()
@@ -56,9 +63,12 @@ def fit_language_model(
                     counts[length][tuple(padded[position - length : position + 1])] += weight  # type: ignore[assignment]
     if not counts[0]:
         raise ValueError("no texts with characters of the alphabet. Expected some thousand lines like those to read.")
-    _prune(counts, at_most)
     for present in set(classes):  # whatever can be read has a probability
         counts[0].setdefault((present,), 0)
+    _prune(counts, at_most)
+    counts = [each for each in counts if each]
+    order = max(len(counts), 2)
+    bits = KEY_BITS // order
     log_probs, backoffs = _smoothed(counts)
     keys = {ngram: _key(ngram, bits) for ngram in log_probs}
     ordered = sorted(keys, key=keys.__getitem__)
@@ -79,15 +89,20 @@ def choose_language_model(
     Args:
         model: with `set_language_model`; the one that it has is taken away.
         tokenizer: of the model.
-        texts: of its training lines.
+        texts: of its training lines; where none has a character of the alphabet, or that has too many, there is none.
         error_rate: of the model on validation lines.
 
     Returns:
         Whether it has one now.
     """
     model.set_language_model(None)
+    texts, vocab = list(texts), tokenizer.get_vocab()
+    classes = max(_classes(tokenizer))
+    if classes > MOST_CLASSES or not any(character in vocab for text in texts for character in nfc(text)):
+        return False
     by_itself = error_rate(model)
-    model.set_language_model(fit_language_model(tokenizer, ((text, LEARNT) for text in texts)))
+    order = min(ORDER, KEY_BITS // classes.bit_length())
+    model.set_language_model(fit_language_model(tokenizer, ((text, LEARNT) for text in texts), order))
     better = error_rate(model) < by_itself
     if not better:
         model.set_language_model(None)
@@ -108,7 +123,7 @@ def _classes(tokenizer: CharacterTokenizer) -> list[int]:
 
 def _known(text: str, vocab: dict[str, int]) -> Iterable[list[int]]:
     part: list[int] = []
-    for character in text:
+    for character in nfc(text):  # as labels are
         if character in vocab:
             part.append(vocab[character])
         elif part:
@@ -154,7 +169,7 @@ def _smoothed(
         # ever empty.
         start = (END,) * length
         if length > 1:
-            log_probs.setdefault(start, log_probs[start[1:]] + backoffs[start[1:]])
+            log_probs.setdefault(start, log_probs[start[1:]] + backoffs.get(start[1:], 0.0))
     return log_probs, backoffs
 
 

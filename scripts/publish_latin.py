@@ -14,6 +14,7 @@ the record has these: measure them first where the code has changed since. The s
 """
 
 import argparse
+import copy
 import json
 import random
 import shutil
@@ -216,17 +217,22 @@ def loose_lines(rows: Dataset, count: int = 1000, seed: int = 0) -> list[dict[st
 
 
 def install(sources: list[Path], shares: list[float], folder: Path) -> None:
-    """The weighted mean of the weights."""
-    states = [
-        AutoModelForTextRecognition.from_pretrained(source, dtype=torch.float32).state_dict() for source in sources
-    ]
-    model = AutoModelForTextRecognition.from_pretrained(sources[-1], dtype=torch.float32)
+    """The weighted mean of the weights; a language model is that of the first source which has one."""
+    models = [AutoModelForTextRecognition.from_pretrained(source, dtype=torch.float32) for source in sources]
+    language_models = [model.language_model for model in models if getattr(model, "language_model", None) is not None]
+    for model in models:
+        if hasattr(model, "set_language_model"):
+            model.set_language_model(None)
+    states = [copy.deepcopy(model.state_dict()) for model in models]
+    model = models[-1]
     shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
     if any(other != shapes[0] for other in shapes):
         raise SystemExit(f"{', '.join(map(str, sources))}: other layers. Only weights of one network have a mean.")
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(sum(share * state[name] for share, state in zip(shares, states, strict=True)))
+    if language_models:
+        model.set_language_model(language_models[0])
     model.config.invalid_labels = model.config.empty_labels = "error"
     store(model, TextRecognitionProcessor.from_pretrained(sources[-1]), folder)
 

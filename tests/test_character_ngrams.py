@@ -1,11 +1,12 @@
 """A language model fitted to texts, against probabilities computed from counts as its definition has them."""
 
+import unicodedata
 from collections import Counter
 
 import pytest
 import torch
 
-from hf_ocr.character_ngrams import fit_language_model
+from hf_ocr.character_ngrams import choose_language_model, fit_language_model
 from hf_ocr.models.language_model import CharacterLanguageModel
 from hf_ocr.models.tokenization_characters import CharacterTokenizer
 
@@ -101,3 +102,42 @@ def test_what_cannot_be_fitted_is_refused():
     with pytest.raises(ValueError, match=r"600 classes.*at most 255"):
         fit_language_model(han, [("一", 1.0)], order=7)
     assert isinstance(fit_language_model(han, [("一", 1.0)], order=6), CharacterLanguageModel)
+
+
+@pytest.mark.parametrize("at_most", [0, 40, 100, 400])
+@pytest.mark.parametrize("texts", [[("abc cab a1 é-b2" * 200, 1.0)], TEXTS], ids=["one long text", "texts"])
+def test_however_much_is_left_out_what_stays_has_probabilities(texts, at_most):
+    model = fit_language_model(TOKENIZER, texts, at_most=at_most)
+    shortest = fit_language_model(TOKENIZER, texts, order=2, at_most=0)
+    assert len(model.keys) <= max(at_most, len(shortest.keys))
+    assert model.order == model.order_of_tables()
+    assert (model(ids(*UNSEEN)) < 0).all()
+    if at_most == 0:
+        torch.testing.assert_close(model(ids(*UNSEEN)), shortest(ids(*UNSEEN)))
+
+
+def test_texts_are_composed_as_labels_are():
+    text = "é ab é"
+    for form in ("NFC", "NFD"):
+        model = fit_language_model(TOKENIZER, [(unicodedata.normalize(form, text), 50.0)])
+        assert model(ids(text)) > -1
+
+
+class Recognizer:
+    def set_language_model(self, language_model):
+        self.language_model = language_model
+
+
+@pytest.mark.parametrize(("symbols", "order"), [(1_023, 6), (1_024, 5), (5_000, 4), (40_000, None)])
+def test_an_alphabet_of_many_characters_has_a_lower_order_or_none(symbols, order):
+    characters = [chr(0x20000 + i) for i in range(symbols)]
+    tokenizer, model = CharacterTokenizer.from_alphabet(characters), Recognizer()
+    texts = ["".join(characters[:9])] * 3
+    better = choose_language_model(model, tokenizer, texts, lambda model: model.language_model is None)
+    assert better == (order is not None) and (model.language_model.order if better else None) == order
+
+
+def test_of_texts_without_a_character_there_is_none():
+    model = Recognizer()
+    assert not choose_language_model(model, TOKENIZER, ["", "xyz"], lambda model: 0.0)
+    assert model.language_model is None

@@ -118,8 +118,9 @@ class Reading:
 
     @property
     def _rank(self) -> float:
-        """The same, with what a language model adds to it."""
-        return self._quality * math.exp(self._fluency / max(len(self.text), 1))
+        """The logarithm of that, with what a language model adds to it."""
+        added = self._fluency / max(len(self.text), 1)
+        return math.log(self._quality) + added if self._quality else -math.inf
 
     def _is_doubtful(self, doubtful: float) -> bool:
         # One path is never more probable than all of them, and known at once.

@@ -37,10 +37,12 @@ def search_paths(log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     choices = choices.masked_fill(behind[:, :, None], BLANK)
     costs = (best - best[:, :, :1].clamp(min=LEAST)).masked_fill(behind[:, :, None], NEVER)
     costs[:, :, 0] = 0.0
-    doubtful = costs[:, :, 1].topk(FRAMES).indices[:, :, None].expand(-1, -1, CHOICES)
+    # Of equal ones the first, and a sum from the left: neither sees how long the rows beside this one are.
+    doubtful = costs[:, :, 1].sort(dim=1, descending=True, stable=True).indices[:, :FRAMES, None]
+    doubtful = doubtful.expand(-1, -1, CHOICES)
     costs, their_choices = costs.gather(1, doubtful), choices.gather(1, doubtful)
 
-    paths = best[:, :, 0].masked_fill(behind, 0.0).sum(1, keepdim=True)
+    paths = best[:, :, 0].masked_fill(behind, 0.0).cumsum(1)[:, -1:]
     picked = choices.new_zeros(rows, 1, 0)  # which choice at each doubtful frame
     for step in range(FRAMES):
         grown = (paths[:, :, None] + costs[:, step, None, :]).flatten(1)

@@ -1,5 +1,6 @@
 """How every family with a CTC head reads: `forward`, a search, scores at its temperature, the px of each character."""
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from .ctc import (
     lexicon_search,
     likely_texts,
     prefix_beam_search,
+    sequence_log_probability,
 )
 from .ctc_inputs import checked_sequences
 from .modeling_outputs import Recognition
@@ -57,8 +59,7 @@ def recognize_with_ctc(
         ValueError: `num_beams` below 1, ids outside the alphabet, both `allowed_ids` and `lexicon`, or what
             `forward` does not take.
     """
-    if num_beams < 1:
-        raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (prefix beam search).")
+    check_num_beams(num_beams)
     vocab_size = model.config.vocab_size
     allowed = allowed_symbols(allowed_ids, vocab_size, pixel_values.device)
     lexicon = checked_lexicon(lexicon, allowed_ids, vocab_size, pixel_values.device)
@@ -173,7 +174,12 @@ def _by_language_model(
     """Of the texts that each row may stand for, the one that image and language model together find most probable."""
     if num_beams > 1:
         found = prefix_beam_search(logits, lengths, num_beams, allowed, num_beams, with_characters=False)
-        texts, log_probs = found.sequences, found.scores.log()
+        texts = found.sequences
+        # Not the logarithm of the scores, which are 0 for long texts; none is that of a place without a text.
+        rows = torch.arange(len(logits), device=texts.device).repeat_interleave(num_beams)
+        log_probs = sequence_log_probability(logits[rows], lengths[rows], texts)
+        is_first = torch.arange(len(texts), device=texts.device) % num_beams == 0
+        log_probs = log_probs.masked_fill((found.scores == 0) & (texts == 0).all(1) & ~is_first, -torch.inf)
     else:
         texts, log_probs = likely_texts(logits, lengths, CHOSEN_FROM, allowed)
     characters = 1 + (texts != 0).sum(1)  # the end is one
@@ -224,6 +230,16 @@ def eval_mode(model: Any) -> Iterator[None]:
             module.training = True
 
 
+def check_num_beams(num_beams: int) -> None:
+    """Of `recognize`.
+
+    Raises:
+        ValueError: no whole number of at least 1.
+    """
+    if not isinstance(num_beams, int) or num_beams < 1:
+        raise ValueError(f"num_beams is {num_beams!r}, expected a whole number: 1 (greedy) or more (beam search).")
+
+
 def allowed_symbols(allowed_ids: list[int] | None, vocab_size: int, device: torch.device) -> torch.Tensor | None:
     """The `allowed_ids` of `recognize` as bool (V,), True where a symbol may appear; None where all may.
 
@@ -232,7 +248,14 @@ def allowed_symbols(allowed_ids: list[int] | None, vocab_size: int, device: torc
     """
     if allowed_ids is None:
         return None
-    allowed_ids = [int(index) for index in allowed_ids]
+    given = allowed_ids
+    try:
+        allowed_ids = [operator.index(symbol) for symbol in given]
+    except TypeError:
+        raise ValueError(
+            f"allowed_ids is {given!r}, expected a list of whole numbers, ids of the alphabet. Take them from the "
+            "tokenizer."
+        ) from None
     if not allowed_ids or min(allowed_ids) < 1 or max(allowed_ids) >= vocab_size:
         raise ValueError(
             f"allowed_ids is {allowed_ids}, expected ids of the alphabet, 1 to {vocab_size - 1}. "

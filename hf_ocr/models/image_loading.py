@@ -340,7 +340,7 @@ def _fetch(url: str, timeout: float | None) -> bytes:
     """The bytes behind an http(s) URL within a bounded time, whatever name server and server do."""
     timeout = URL_TIMEOUT if timeout is None else min(timeout, LONGEST_TIMEOUT)
     name = _shortened(url)
-    if timeout <= 0:
+    if not timeout > 0:
         raise ImageError(f"{name}: timeout is {timeout}. Expected seconds above 0.")
     limit = DOWNLOAD_TIMEOUTS * timeout
     answer: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()

@@ -32,6 +32,10 @@ class CharacterLanguageModel(nn.Module):
         self.register_buffer("log_probs", torch.zeros(size, dtype=torch.int16))
         self.register_buffer("backoffs", torch.zeros(size, dtype=torch.int16))
 
+    def order_of_tables(self) -> int:
+        """n of the longest n-grams, which says how the keys are read."""
+        return int(self.keys[-1]) >> KEY_BITS
+
     def forward(self, texts: Tensor) -> Tensor:
         """log P of whole texts, their end included.
 
@@ -58,4 +62,4 @@ class CharacterLanguageModel(nn.Module):
         # Of places one after the other, in the texts one after the other; what is before a text is none of its places.
         found = torch.zeros(keys.shape[:2], dtype=torch.int32, device=texts.device)
         found[places] = nn.functional.pad(total, (1, 0))
-        return found[:, 1:].sum(1) / NATS
+        return found[:, 1:].sum(1).float() / NATS

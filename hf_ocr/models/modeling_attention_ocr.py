@@ -15,7 +15,7 @@ from .beam_search import beam_search, lexicon_search, steps_along, with_the_end
 from .configuration_attention_ocr import AttentionOcrConfig
 from .configuration_crnn import CrnnConfig
 from .ctc_loss import ctc_loss, usable_labels
-from .ctc_reading import allowed_symbols, checked_lexicon, in_parts, read_doubtful, spans_in_px
+from .ctc_reading import allowed_symbols, check_num_beams, checked_lexicon, in_parts, read_doubtful, spans_in_px
 from .line_inputs import checked_widths
 from .modeling_crnn import CrnnForTextRecognition, CrnnModel, CrnnPreTrainedModel
 from .modeling_outputs import Recognition, TextRecognitionOutput
@@ -265,8 +265,7 @@ class AttentionOcrForTextRecognition(AttentionOcrPreTrainedModel, GenerationMixi
             ValueError: `num_beams` below 1, ids outside the alphabet, both `allowed_ids` and `lexicon`, or what
                 `forward` does not take.
         """
-        if num_beams < 1:
-            raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (beam search).")
+        check_num_beams(num_beams)
         allowed = allowed_symbols(allowed_ids, self.config.vocab_size, pixel_values.device)
         lexicon = checked_lexicon(lexicon, allowed_ids, self.config.vocab_size, pixel_values.device)
         widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)

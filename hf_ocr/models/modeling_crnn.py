@@ -11,7 +11,7 @@ from .ctc_reading import recognize_with_ctc
 from .language_model import CharacterLanguageModel
 from .line_inputs import checked_widths, mask_columns, masked_relu
 from .modeling_outputs import Recognition, TextRecognitionOutput
-from .modeling_text_recognition import TextRecognitionPreTrainedModel
+from .modeling_text_recognition import CheckpointError, TextRecognitionPreTrainedModel
 
 
 class CrnnConvolution(nn.Module):
@@ -235,6 +235,31 @@ class CrnnForTextRecognition(CrnnPreTrainedModel):
             sizes = config.vocab_size, config.language_model_order, config.language_model_size
             self.language_model = CharacterLanguageModel(*sizes)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as `TextRecognitionPreTrainedModel.from_pretrained` does (same arguments).
+
+        A language model whose tables do not fit is left out, where `ignore_mismatched_sizes` allows that.
+
+        Raises:
+            CheckpointError: also for a language model without tables, or with those of another order.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        if model.language_model is not None:
+            names = ("missing_keys", "mismatched_keys")
+            missing, mismatched = ([key for key in info[name] if "language_model." in str(key)] for name in names)
+            found = None if missing or mismatched else model.language_model.order_of_tables()
+            if mismatched:
+                model.set_language_model(None)
+            elif found != model.language_model.order:
+                raise CheckpointError(
+                    f"{pretrained_model_name_or_path}: config.json names a language model of order "
+                    f"{model.language_model.order}, the weights have {found or 'none'}. Take both from the same "
+                    "checkpoint."
+                )
+        return (model, info) if wants_info else model
 
     def set_language_model(self, language_model: CharacterLanguageModel | None) -> None:
         """Choose doubtful texts by this one too (`hf_ocr.character_ngrams` fits it), or by none.

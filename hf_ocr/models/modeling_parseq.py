@@ -13,7 +13,7 @@ from .attention_spans import frame_spans
 from .beam_search import beam_search, lexicon_search, steps_along, with_the_end
 from .configuration_parseq import ParseqConfig
 from .ctc_loss import usable_labels
-from .ctc_reading import allowed_symbols, checked_lexicon, eval_mode
+from .ctc_reading import allowed_symbols, check_num_beams, checked_lexicon, eval_mode
 from .line_inputs import checked_widths
 from .modeling_outputs import Recognition, TextRecognitionOutput
 from .modeling_text_recognition import TextRecognitionPreTrainedModel
@@ -279,8 +279,7 @@ class ParseqForTextRecognition(ParseqPreTrainedModel, GenerationMixin):
             ValueError: `num_beams` below 1, ids outside the alphabet, no words, both `allowed_ids` and `lexicon`, or
                 what `forward` does not take.
         """
-        if num_beams < 1:
-            raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (beam search).")
+        check_num_beams(num_beams)
         config = self.config
         allowed = allowed_symbols(allowed_ids, config.vocab_size, pixel_values.device)
         lexicon = checked_lexicon(lexicon, allowed_ids, config.vocab_size, pixel_values.device)

@@ -17,6 +17,7 @@ from .ctc_loss import usable_labels
 from .ctc_prefix_scores import CtcPrefixScores, expected_frames
 from .ctc_reading import (
     allowed_symbols,
+    check_num_beams,
     checked_lexicon,
     in_parts,
     read_doubtful,
@@ -334,8 +335,7 @@ class VisionTextForTextRecognition(VisionTextPreTrainedModel, GenerationMixin):
             raise ValueError(f"decoder is {decoder!r}, expected 'joint' or 'ctc'.")
         if decoder == "ctc":
             return recognize_with_ctc(self, pixel_values, widths, num_beams, allowed_ids, lexicon, with_characters)
-        if num_beams < 1:
-            raise ValueError(f"num_beams is {num_beams}, expected 1 (greedy) or more (beam search).")
+        check_num_beams(num_beams)
         allowed = allowed_symbols(allowed_ids, self.config.vocab_size, pixel_values.device)
         lexicon = checked_lexicon(lexicon, allowed_ids, self.config.vocab_size, pixel_values.device)
         widths = checked_widths(pixel_values, widths, self.config.num_channels, self.config.image_height)

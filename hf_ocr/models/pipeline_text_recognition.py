@@ -1,6 +1,6 @@
 """The pipeline: images of text lines or words in, `[{"generated_text": str}]` out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from inspect import signature
@@ -162,6 +162,8 @@ class TextRecognitionPipeline(Pipeline):
                 f"Model type {self.model.config.model_type} does not support conditional text generation: leave "
                 '`prompt` out. Models that take one are read by the "image-text-to-text" pipeline.'
             )
+        if generate_kwargs is not None and not isinstance(generate_kwargs, Mapping):
+            raise ValueError(f"generate_kwargs is {generate_kwargs!r}, expected a dict of arguments, or None.")
         generate_kwargs = dict(generate_kwargs or {})
         if max_new_tokens is not None:
             if "max_new_tokens" in generate_kwargs:
@@ -173,7 +175,7 @@ class TextRecognitionPipeline(Pipeline):
         longest = generate_kwargs.get("max_new_tokens")
         if longest is not None and not (isinstance(longest, Integral) and int(longest) >= 1):
             raise ValueError(f"max_new_tokens is {longest!r}, expected a whole number of at least 1, or None.")
-        if timeout is not None and not isinstance(timeout, Real):
+        if timeout is not None and not (isinstance(timeout, Real) and timeout == timeout):
             raise ValueError(f"timeout is {timeout!r}, expected seconds.")
         if prompt is not None:
             generate_kwargs["prompt"] = prompt
@@ -236,8 +238,8 @@ class TextRecognitionPipeline(Pipeline):
         if batch_size is None:
             batch_size = 1 if self._generates else BATCH_SIZE
         num_workers = (self._num_workers or 0) if num_workers is None else num_workers
-        if num_workers < 0:
-            raise ValueError(f"num_workers is {num_workers}, expected the number of threads, or 0.")
+        if not isinstance(num_workers, int) or num_workers < 0:
+            raise ValueError(f"num_workers is {num_workers!r}, expected the number of threads, or 0.")
 
         def results(sources: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
             with (

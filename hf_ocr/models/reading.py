@@ -78,7 +78,7 @@ class _Candidate(NamedTuple):
     line: _Line | None
     reading: Reading
     quality: float  # the probability a character at temperature 1
-    rank: float  # the same, with what a language model adds to it
+    rank: float  # the logarithm of that, with what a language model adds to it
 
 
 class _Found:
@@ -176,8 +176,8 @@ def iterate_readings(
         ValueError: a batch size below 1, an unknown `score_as`, boxes of a model that has none; with "raise" also
             whatever loading or preparing an image raised.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}, expected at least 1.")
     check_score_as(score_as)
     # A model whose configuration fixes the width sees a stretched line as it saw the line, only blurred.
     stretches: tuple[float, ...] = () if hasattr(getattr(model, "config", None), "image_width") else STRETCHES
@@ -212,7 +212,7 @@ def iterate_readings(
             prepared = (map if executor is None else executor.map)(prepare, enumerate(sources))
             for image, item in zip(found, prepared, strict=True):
                 if isinstance(item, Reading):
-                    image.candidates.append(_Candidate(None, item, 0.0, 0.0))
+                    image.candidates.append(_Candidate(None, item, 0.0, -math.inf))
                 else:
                     image.awaited = len(item)
                     yield from item
@@ -301,7 +301,8 @@ def _recognize(
             score = aggregate(recognition.character_scores[row, :length].tolist(), score_as)
         characters = _characters(processor, recognition, row, length, line) if with_characters else None
         share = 1 / max(len(text), 1)
-        yield _Candidate(line, Reading(text, score, characters), raw**share, raw**share * math.exp(added * share))
+        rank = share * (math.log(raw) + added) if raw else -math.inf
+        yield _Candidate(line, Reading(text, score, characters), raw**share, rank)
 
 
 def _characters(processor: Any, recognition: Any, row: int, length: int, line: _Line) -> list[Character]:

@@ -58,8 +58,8 @@ def stock_readings(
             `generate` does not take; a first token that the checkpoint does not name, or that its parts do not agree
             about.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}, expected at least 1.")
     check_score_as(score_as)
     read: Callable[[dict[str, torch.Tensor]], list[Reading]]
     if isinstance(tokenizer, MgpStrTokenizers):

@@ -77,3 +77,16 @@ def test_an_alphabet_of_one_character_and_no_rows():
     sequences, scores = likely_texts(torch.zeros(0, 4, 3), torch.zeros(0, dtype=torch.int64), 24)
     assert len(sequences) == len(scores) == 0
     assert ctc_paths.PATHS >= 24
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_not_a_bit_of_a_row_depends_on_how_long_the_rows_beside_it_are(dtype):
+    """In bfloat16 frames are often equally doubtful."""
+    logits = peaked(60, 37, 9).to(dtype)
+    alone = likely_texts(logits, torch.full((60,), 37), 24)
+    for padding in (1, 27, 91):
+        beside = torch.nn.functional.pad(logits, (0, 0, 0, padding))
+        beside = torch.cat([beside, peaked(1, 37 + padding, 9, seed=1).to(dtype)])
+        texts, scores = likely_texts(beside, torch.tensor([37] * 60 + [37 + padding]), 24)
+        assert torch.equal(scores[: 60 * 24], alone[1])
+        assert texts_of(texts[: 60 * 24]) == texts_of(alone[0])

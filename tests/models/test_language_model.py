@@ -1,5 +1,7 @@
 """A recognizer with a language model: where the image leaves a doubt the likelier text is read, and nowhere else."""
 
+import json
+
 import pytest
 import torch
 from tiny_training import rendered, untrained
@@ -8,7 +10,9 @@ from transformers import AutoModelForTextRecognition
 from hf_ocr.alphabet import resize_alphabet
 from hf_ocr.character_ngrams import choose_language_model, fit_language_model
 from hf_ocr.models.configuration_crnn import CrnnConfig
+from hf_ocr.models.ctc import prefix_beam_search, sequence_log_probability
 from hf_ocr.models.modeling_outputs import Recognition, TextRecognitionOutput
+from hf_ocr.models.modeling_text_recognition import CheckpointError
 from hf_ocr.models.reading import read_images
 
 WORDS = ["cat", "hello", "noon", "a longer line", "tree", "label"]
@@ -178,3 +182,64 @@ def test_one_of_another_alphabet_is_refused(parts):
         CrnnConfig(language_model_size=0)
     with pytest.raises(ValueError, match="language_model_weight"):
         CrnnConfig(language_model_weight=-1)
+
+
+def test_tables_that_are_not_what_the_configuration_says_are_refused(parts, tmp_path):
+    model, _ = parts
+    model.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"language_model_order": 3}))
+    with pytest.raises(CheckpointError, match="a language model of order 3, the weights have 6"):
+        AutoModelForTextRecognition.from_pretrained(tmp_path)
+    model.set_language_model(None)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="a language model of order 6, the weights have none"):
+        AutoModelForTextRecognition.from_pretrained(tmp_path)
+
+
+def test_one_that_does_not_fit_a_new_head_is_left_out(parts, tmp_path):
+    model, _ = parts
+    model.save_pretrained(tmp_path)
+    load = AutoModelForTextRecognition.from_pretrained
+    other = load(tmp_path, vocab_size=50, ignore_mismatched_sizes=True)
+    assert other.language_model is None and other.config.language_model_size is None
+    loaded, info = load(tmp_path, output_loading_info=True)
+    assert loaded.language_model is not None and not info["missing_keys"]
+
+
+def test_beams_of_improbable_lines_are_chosen_by_both(parts):
+    """220 frames of noise: in float32 the probability of every text is 0."""
+    model, _ = parts
+    logits = 0.3 * torch.randn(1, 220, model.config.vocab_size, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([220])
+    beams = prefix_beam_search(logits, lengths, 10, num_return_sequences=10, with_characters=False)
+    assert not beams.scores.any()
+    log_probs = sequence_log_probability(logits.repeat(10, 1, 1), lengths.repeat(10), beams.sequences)
+    characters = 1 + (beams.sequences != 0).sum(1)
+    added = model.config.language_model_weight * (
+        model.language_model(beams.sequences) + model.config.language_model_bonus * characters
+    )
+    best = int((log_probs + added).argmax())
+    assert best > 0
+    model.forward = lambda *arguments: TextRecognitionOutput(logits=logits, logit_lengths=lengths)
+    read = model.recognize(torch.zeros(1, 1, 32, 880), num_beams=10, with_characters=False)
+    text = beams.sequences[best]
+    assert read.sequences[0].tolist() == text[text != 0].tolist()
+
+
+def test_no_weight_is_too_much(parts):
+    model, processor = parts
+    model.config.language_model_weight, model.config.language_model_bonus = 10.0, 100.0
+    assert len(read_images(model, processor, [rendered("noon")["image"]])) == 1
+
+
+def test_its_precision_is_that_of_float32(parts):
+    model, _ = parts
+    texts = torch.tensor([[1, 2, 3]])
+    expected = model.language_model(texts)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert torch.equal(model.language_model(texts), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -239,7 +239,15 @@ def test_configuration_names_what_does_not_fit(settings, message):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"num_beams": 0}, "num_beams is 0"), ({"allowed_ids": []}, "allowed_ids"), ({"allowed_ids": [1, 7]}, "1 to 6")],
+    [
+        ({"num_beams": 0}, "num_beams is 0"),
+        ({"num_beams": 2.5}, "num_beams is 2.5, expected a whole number"),
+        ({"allowed_ids": []}, "allowed_ids"),
+        ({"allowed_ids": [1, 7]}, "1 to 6"),
+        ({"allowed_ids": [1.5]}, "allowed_ids is .1.5., expected a list of whole numbers"),
+        ({"allowed_ids": "12"}, "allowed_ids is '12', expected a list"),
+        ({"allowed_ids": 5}, "allowed_ids is 5, expected a list"),
+    ],
 )
 def test_recognize_names_a_wrong_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
