@@ -11,6 +11,7 @@ from hf_ocr.alphabet import resize_alphabet
 from hf_ocr.character_ngrams import choose_language_model, fit_language_model
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.ctc import prefix_beam_search, sequence_log_probability
+from hf_ocr.models.ctc_reading import _Choice
 from hf_ocr.models.modeling_outputs import Recognition, TextRecognitionOutput
 from hf_ocr.models.modeling_text_recognition import CheckpointError
 from hf_ocr.models.reading import read_images
@@ -66,24 +67,30 @@ def test_it_decides_where_the_image_leaves_a_doubt(parts, monkeypatch, settings,
     assert read.fluency is None
 
 
-@pytest.mark.parametrize("num_beams", [1, 16])
-def test_the_score_is_what_image_and_language_model_make_of_it(parts, monkeypatch, num_beams):
-    """All texts that the image may stand for, counted one by one; the language model makes the sum, not the image."""
+@pytest.mark.parametrize(("num_beams", "found"), [(1, 4), (2, 2), (16, 4)])
+def test_the_score_is_what_image_and_language_model_make_of_it(parts, monkeypatch, num_beams, found):
+    """What the image gives to the texts that were found, shared out as both see them."""
     model, processor = parts
     read = model.recognize(saying(model, processor, monkeypatch, DOUBTFUL, CLEAR), num_beams=num_beams)
-    texts, by_image = zip(
-        *((f"{a}a{b}", p * q) for a, p in (("c", 0.52), ("e", 0.48)) for b, q in (("o", 0.55), ("t", 0.45))),
-        strict=True,
-    )
+    by_image = {f"{a}a{b}": p * q for a, p in (("c", 0.52), ("e", 0.48)) for b, q in (("o", 0.55), ("t", 0.45))}
+    texts = sorted(by_image, key=by_image.__getitem__, reverse=True)[:found]
     ids = torch.stack([torch.tensor(processor.tokenizer(text).input_ids) for text in texts])
     fluency = model.config.language_model_weight * model.language_model(ids)  # all are of one length
-    by_both = (torch.tensor(by_image).log() + fluency).softmax(0)
-    assert texts[int(by_both.argmax())] == "cat" == processor.batch_decode(read.sequences)[0]
+    image = torch.tensor([by_image[text] for text in texts])
+    by_both = (image.log() + fluency).softmax(0) * image.sum()
+    chosen = texts[int(by_both.argmax())]
+    assert processor.batch_decode(read.sequences)[0] == chosen and (chosen == "cat") == (found == 4)
     assert read.scores[0] == pytest.approx(float(by_both.max()), abs=0.02)
-    assert read.raw_scores[0] == pytest.approx(0.52 * 0.45, abs=0.02)
+    assert read.raw_scores[0] == pytest.approx(by_image[chosen], abs=0.02)
     assert read.scores[1] == read.raw_scores[1]  # it was not asked
     torch.testing.assert_close((read.character_scores + (read.sequences == 0)).prod(1), read.scores)
     assert (read.character_scores[read.sequences == 0] == 0).all()
+
+
+def test_behind_a_certain_text_stands_no_score():
+    read = Recognition(torch.tensor([[1, 0]]), torch.tensor([0.5]), torch.tensor([[0.5, 0.0]]))
+    scored = _Choice(read.sequences, torch.zeros(1), torch.zeros(1)).scored(read)
+    assert scored.scores.tolist() == [1.0] and scored.character_scores.tolist() == [[1.0, 0.0]]
 
 
 def test_what_is_not_allowed_is_not_chosen_and_a_lexicon_decides_alone(parts, monkeypatch):
