@@ -14,7 +14,6 @@ the record has these: measure them first where the code has changed since. The s
 """
 
 import argparse
-import copy
 import json
 import random
 import shutil
@@ -223,7 +222,7 @@ def install(sources: list[Path], shares: list[float], folder: Path) -> None:
     for model in models:
         if hasattr(model, "set_language_model"):
             model.set_language_model(None)
-    states = [copy.deepcopy(model.state_dict()) for model in models]
+    states = [model.state_dict() for model in models]
     model = models[-1]
     shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
     if any(other != shapes[0] for other in shapes):

@@ -204,17 +204,14 @@ def _recognition(model: Any, decoding: CtcDecoding, widths: torch.Tensor) -> Rec
     spans = None
     if decoding.frame_spans is not None:
         spans = spans_in_px(model, decoding.frame_spans, decoding.sequences, widths)
+    has_other_scores = model.config.temperature != 1 or getattr(model, "language_model", None) is not None
     return Recognition(
         sequences=decoding.sequences,
         scores=decoding.scores,
         character_scores=decoding.character_scores,
         character_spans=spans,
-        raw_scores=decoding.raw_scores if _has_other_scores(model) else None,
+        raw_scores=decoding.raw_scores if has_other_scores else None,
     )
-
-
-def _has_other_scores(model: Any) -> bool:
-    return model.config.temperature != 1 or getattr(model, "language_model", None) is not None
 
 
 @contextmanager
