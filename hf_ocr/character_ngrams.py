@@ -1,6 +1,7 @@
 """Fits the language model of a recognizer: how often each character follows those before it, in texts like its own."""
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -28,8 +29,8 @@ def fit_language_model(
 ) -> CharacterLanguageModel:
     """Count the n-grams of texts and smooth them (Witten, Bell 1991, method C, interpolated).
 
-    A letter counts whatever its case, a digit whatever it is, and so do dashes, quotes and brackets: which of them it
-    is the image says, and no number is more likely than another.
+    A letter counts whatever its case, a digit whatever it is, and so do dashes, quotes and brackets: no number is more
+    likely than another.
 
     Args:
         tokenizer: of the recognizer; characters that it has not end a text and begin another.
@@ -74,6 +75,8 @@ def fit_language_model(
     ordered = sorted(keys, key=keys.__getitem__)
     model = CharacterLanguageModel(len(tokenizer), order, len(ordered))
     model.classes = torch.tensor(classes, dtype=torch.int16)
+    for symbol in tokenizer.alphabet:
+        model.signs[vocab[symbol]] = unicodedata.category(symbol)[0] not in "LMN"  # a letter's mark is no sign
     model.keys = torch.tensor([keys[ngram] for ngram in ordered])
     for table, values in ((model.log_probs, log_probs), (model.backoffs, backoffs)):
         nats = torch.tensor([values.get(ngram, 0.0) for ngram in ordered], dtype=torch.float64)

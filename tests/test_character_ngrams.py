@@ -50,6 +50,17 @@ def reference(text, order):
     return sum(torch.tensor(probability(padded[p], tuple(padded[p - order + 1 : p]))).log().item() for p in places)
 
 
+def test_signs_are_what_is_no_letter_digit_or_mark_of_a_letter():
+    tokenizer = CharacterTokenizer.from_alphabet("aé1²ا -€हिं्")
+    model = fit_language_model(tokenizer, [("a1", 1.0)])
+    vocab = tokenizer.get_vocab()
+    assert {symbol for symbol in vocab if model.signs[vocab[symbol]]} == {" ", "-", "€"}
+    texts = torch.tensor([[vocab[symbol] for symbol in text] for text in ("a-1 a€", "aaaaa-", "aaaaaa")])
+    assert model.signs_of(texts).tolist() == [
+        [vocab[symbol] for symbol in signs] + [0] * (6 - len(signs)) for signs in ("- €", "-", "")
+    ]
+
+
 @pytest.mark.parametrize("order", [2, 3, 6, 7])
 def test_probabilities_are_those_of_the_counts(order):
     model = fit_language_model(TOKENIZER, TEXTS, order=order)

@@ -17,7 +17,7 @@ from hf_ocr.export.onnx_reader import LANGUAGE_MODEL, MODEL, PADDING, TEMPERATUR
 from hf_ocr.models import image_loading, line_preparation
 from hf_ocr.models.configuration_crnn import CrnnConfig
 from hf_ocr.models.ctc_paths import CHOICES, FRAMES, PATHS
-from hf_ocr.models.ctc_reading import CHOSEN_FROM, FLUENT
+from hf_ocr.models.ctc_reading import CERTAIN, CHOSEN_FROM
 from hf_ocr.models.language_model import KEY_BITS, NATS, CharacterLanguageModel
 from hf_ocr.models.line_preparation import bucket_width
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
@@ -102,7 +102,7 @@ def _with_settings(tables: CharacterLanguageModel, config: CrnnConfig) -> Langua
         unit=1 / NATS,
         weight=config.language_model_weight,
         bonus=config.language_model_bonus,
-        certain=FLUENT,
+        certain=CERTAIN,
         frames=FRAMES,
         choices=CHOICES,
         paths=PATHS,

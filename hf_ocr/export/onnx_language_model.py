@@ -31,6 +31,7 @@ class LanguageModel:
 
     Attributes:
         classes: int16 (V,), of each symbol; 0 stands for the ends of a text.
+        signs: bool (V,), which symbols are neither letters nor digits.
         keys: int64 (N,), ascending: of an n-gram the classes, the last one lowest, and its length above `key_bits`.
         log_probs: int16 (N,), of the last character after those before it, `unit` nats each.
         backoffs: int16 (N,), what is added where another character follows than ever did.
@@ -43,10 +44,11 @@ class LanguageModel:
         frames: most frames at which a path leaves the best one.
         choices: symbols looked at in each of these.
         paths: paths kept.
-        texts: texts of an image to choose from.
+        texts: texts of an image to choose from; those with other signs than the first are left out.
     """
 
     classes: np.ndarray
+    signs: np.ndarray
     keys: np.ndarray
     log_probs: np.ndarray
     backoffs: np.ndarray
@@ -75,6 +77,9 @@ class LanguageModel:
             path: log-probability of the best path.
         """
         texts, costs = self.likely_texts(logits)
+        signs = [[symbol for symbol in text if self.signs[symbol]] for text in texts]
+        same = [row for row, found in enumerate(signs) if found == signs[0]]
+        texts, costs = [texts[row] for row in same], costs[same]
         lengths = np.array([len(text) for text in texts])
         fluency = self.weight * (self.score(texts) + self.bonus * (1 + lengths))  # the end is one
         joint = costs + fluency

@@ -23,11 +23,9 @@ from .modeling_outputs import Recognition
 # Logits held at once by a reader, 4 bytes each, and a few times that while they are searched. With an alphabet of
 # thousands, a batch of long lines is read in parts; with one of a hundred, never.
 MOST_LOGITS = 1 << 24
-# P(text | image) from which on no second reader is asked, chosen on validation lines. scripts/benchmark_decoding.py
-# counts these texts, and those of them that a decoder asked all the same would change.
+# P(text | image) from which on no second reader and no language model is asked, chosen on validation lines.
+# scripts/benchmark_decoding.py counts these texts, and those of them that a decoder asked all the same would change.
 CERTAIN = 0.9
-# The same, from which on no language model is asked: above, it takes back as many signs as it mends letters.
-FLUENT = 0.7
 # Texts among which a language model chooses: half as many again change one validation line in a thousand.
 CHOSEN_FROM = 16
 SURE = 1e-6  # nats: of a text that is nearly certain no power is taken
@@ -82,9 +80,7 @@ def recognize_with_ctc(
                 chosen = chosen_text(logits, lengths, choice.texts, **options)
                 return choice.scored(_recognition(model, chosen, valid[doubtful]))
 
-            found = read_doubtful(
-                choose, model, output.logits, output.logit_lengths, valid, allowed, with_characters, FLUENT
-            )
+            found = read_doubtful(choose, model, output.logits, output.logit_lengths, valid, allowed, with_characters)
             found["fluency"] = fluency
             return found
         elif num_beams > 1:
@@ -120,7 +116,6 @@ def read_doubtful(
     widths: torch.Tensor,
     allowed: torch.Tensor | None,
     with_characters: bool,
-    certain_from: float | None = None,
 ) -> Recognition:
     """A decoder's readings where CTC doubts; where it is certain, CTC's own.
 
@@ -132,12 +127,11 @@ def read_doubtful(
         widths: int64 (B,), valid columns of the images, px.
         allowed: bool (V,), symbols that may be read; None allows all.
         with_characters: as for `recognize_with_ctc`.
-        certain_from: P(text | image) from which on it is; `CERTAIN` when None.
     """
     decoding = greedy_search(
         logits, lengths, allowed, with_characters=with_characters, temperature=model.config.temperature
     )
-    certain = decoding.raw_scores >= (CERTAIN if certain_from is None else certain_from)
+    certain = decoding.raw_scores >= CERTAIN
     rows, doubtful = certain.nonzero()[:, 0], (~certain).nonzero()[:, 0]
     read = _recognition(model, decoding, widths)
     if not len(doubtful):
@@ -171,7 +165,10 @@ class _Choice(NamedTuple):
 def _by_language_model(
     model: Any, logits: torch.Tensor, lengths: torch.Tensor, num_beams: int, allowed: torch.Tensor | None
 ) -> _Choice:
-    """Of the texts that each row may stand for, the one that image and language model together find most probable."""
+    """Of the texts that each row may stand for, the one that image and language model together find most probable.
+
+    Which signs and spaces there are the image alone says: only texts with those of its most probable one are compared.
+    """
     if num_beams > 1:
         found = prefix_beam_search(logits, lengths, num_beams, allowed, num_beams, with_characters=False)
         texts = found.sequences
@@ -182,10 +179,11 @@ def _by_language_model(
         log_probs = log_probs.masked_fill((found.scores == 0) & (texts == 0).all(1) & ~is_first, -torch.inf)
     else:
         texts, log_probs = likely_texts(logits, lengths, CHOSEN_FROM, allowed)
+    signs = model.language_model.signs_of(texts).unflatten(0, (len(logits), -1))
+    log_probs = log_probs.view(len(logits), -1).masked_fill((signs != signs[:, :1]).any(2), -torch.inf)
     characters = 1 + (texts != 0).sum(1)  # the end is one
     bonus = model.config.language_model_bonus * characters
     fluency = model.config.language_model_weight * (model.language_model(texts) + bonus)
-    log_probs = log_probs.view(len(logits), -1)
     joint = log_probs + fluency.view_as(log_probs)
     best = joint.argmax(1, keepdim=True)
     # What the image gives to all of these texts together, shared out as both see them.

@@ -11,7 +11,8 @@ class CharacterLanguageModel(nn.Module):
     """log P(text) by the n characters up to each one, with back-off (Katz 1987) where they were never seen together.
 
     Symbols are taken by class, as the same letter in both cases: what cannot be known before the image is seen (which
-    digit) or is seen well enough (the case) is left to the image. `fit_language_model` fills the tables.
+    digit) or is seen well enough (the case) is left to the image, and so is which signs there are: texts that differ in
+    them are not for it to choose among. `fit_language_model` fills the tables.
 
     Args:
         vocab_size: V, symbols of the alphabet, the padding (id 0) included.
@@ -20,6 +21,7 @@ class CharacterLanguageModel(nn.Module):
     """
 
     classes: Tensor  # int16 (V,), the class of each symbol; 0 stands for the ends of a text
+    signs: Tensor  # bool (V,), which symbols are neither letters nor digits
     keys: Tensor  # int64 (N,), ascending
     log_probs: Tensor  # int16 (N,), of the last character after those before it
     backoffs: Tensor  # int16 (N,), what is added where another character follows than ever did
@@ -28,6 +30,7 @@ class CharacterLanguageModel(nn.Module):
         super().__init__()
         self.order = order
         self.register_buffer("classes", torch.zeros(vocab_size, dtype=torch.int16))
+        self.register_buffer("signs", torch.zeros(vocab_size, dtype=torch.bool))
         self.register_buffer("keys", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("log_probs", torch.zeros(size, dtype=torch.int16))
         self.register_buffer("backoffs", torch.zeros(size, dtype=torch.int16))
@@ -35,6 +38,11 @@ class CharacterLanguageModel(nn.Module):
     def order_of_tables(self) -> int:
         """n of the longest n-grams, which says how the keys are read."""
         return int(self.keys[-1]) >> KEY_BITS
+
+    def signs_of(self, texts: Tensor) -> Tensor:
+        """The signs of each text one after the other, int64 (R, L) padded with 0, as the texts are."""
+        signs = texts * self.signs[texts]
+        return signs.gather(1, (signs == 0).int().sort(dim=1, stable=True).indices)
 
     def forward(self, texts: Tensor) -> Tensor:
         """log P of whole texts, their end included.

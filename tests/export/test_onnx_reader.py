@@ -23,7 +23,7 @@ from hf_ocr.export.onnx_export import export_onnx
 from hf_ocr.export.onnx_language_model import LanguageModel
 from hf_ocr.export.onnx_reader import LANGUAGE_MODEL, OnnxReader
 from hf_ocr.models.ctc import greedy_search, likely_texts
-from hf_ocr.models.ctc_reading import FLUENT
+from hf_ocr.models.ctc_reading import CERTAIN, _by_language_model
 from hf_ocr.models.image_loading import ImageError
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.line_preparation import text_part
@@ -178,6 +178,22 @@ def test_texts_to_choose_from_and_their_fluency_are_those_of_torch(tmp_path, fra
         np.testing.assert_allclose(ours.score(got[:5]), scores[there].numpy(), atol=1e-3)
 
 
+@pytest.mark.parametrize("frames", [1, 2, 7, 40])
+def test_of_texts_with_the_same_signs_it_chooses_that_of_torch(tmp_path, frames):
+    model, processor = tiny_with_language_model()
+    ours = LanguageModel.load(export_onnx(model, processor, tmp_path) / LANGUAGE_MODEL)
+    logits = 2 * torch.randn(12, frames, model.config.vocab_size, generator=torch.Generator().manual_seed(frames))
+    logits[..., processor.tokenizer.get_vocab()[" "]] += 5  # the one sign of this alphabet
+    logits[::2, ..., 0] += 6  # mostly blank
+    choice = _by_language_model(model, logits, torch.full((12,), frames), 1, None)
+    for row, text, fluency, power in zip(logits, choice.texts, choice.fluency, choice.powers, strict=True):
+        found = ours.choose(
+            (row - row.max(1, keepdim=True).values).numpy(), float(row.log_softmax(1).max(1).values.sum())
+        )
+        assert found.symbols.tolist() == text[text != 0].tolist()
+        assert [found.fluency, found.power] == pytest.approx([float(fluency), float(power)], rel=1e-3, abs=1e-3)
+
+
 def test_a_certain_text_is_left_to_the_image(tmp_path):
     """P("a") is 0.9, that of its best path half of that."""
     reader = OnnxReader(export_onnx(*tiny_with_language_model(), tmp_path))
@@ -191,7 +207,7 @@ def test_a_certain_text_is_left_to_the_image(tmp_path):
         reader._language_model = replace(chooses, certain=certain)
         texts.append(reader._decode(np.log(probabilities)).text)
     assert texts[0] == "a" != texts[1]
-    assert chooses.certain == FLUENT
+    assert chooses.certain == CERTAIN
 
 
 def test_an_export_over_another_leaves_no_language_model_of_that(tmp_path):

@@ -87,6 +87,20 @@ def test_the_score_is_what_image_and_language_model_make_of_it(parts, monkeypatc
     assert (read.character_scores[read.sequences == 0] == 0).all()
 
 
+@pytest.mark.parametrize("num_beams", [1, 8])
+@pytest.mark.parametrize(("seen", "other"), ["t ", " t"])
+def test_which_signs_there_are_the_image_says(parts, monkeypatch, num_beams, seen, other):
+    """A space is one of them; texts with others are not compared, and are none of those that share the score."""
+    model, processor = parts
+    model.config.language_model_weight = 2.0
+    frames = [{"c": 0.99}, {"a": 0.99}, {seen: 0.45, other: 0.35, "e": 0.2}, {"e": 0.99}]
+    read = model.recognize(saying(model, processor, monkeypatch, frames), num_beams=num_beams)
+    texts = [f"ca{seen}e"] if seen == " " else ["cate", "caee"]
+    assert processor.batch_decode(read.sequences) == texts[:1]
+    share = sum({"t": 0.45, " ": 0.45, "e": 0.2}[text[2]] for text in texts)
+    assert share - 0.08 < read.scores[0] <= share
+
+
 def test_behind_a_certain_text_stands_no_score():
     read = Recognition(torch.tensor([[1, 0]]), torch.tensor([0.5]), torch.tensor([[0.5, 0.0]]))
     scored = _Choice(read.sequences, torch.zeros(1), torch.zeros(1)).scored(read)
@@ -105,6 +119,13 @@ def test_what_is_not_allowed_is_not_chosen_and_a_lexicon_decides_alone(parts, mo
 def test_what_the_image_shows_is_read(parts, monkeypatch):
     model, processor = parts
     assert processor.batch_decode(model.recognize(saying(model, processor, monkeypatch, PLAIN)).sequences) == ["cao"]
+
+
+def test_it_is_asked_of_texts_that_are_less_than_certain(parts, monkeypatch):
+    model, processor = parts
+    rows = [[{"c": probability, "e": 1 - probability}, {"a": 0.999}] for probability in (0.93, 0.89, 0.75)]
+    read = model.recognize(saying(model, processor, monkeypatch, *rows))
+    assert (read.fluency != 0).tolist() == [False, True, True]
 
 
 def test_weight_and_bonus_are_the_configurations(parts, monkeypatch):
