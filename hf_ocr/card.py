@@ -239,6 +239,7 @@ def _accepted_input(record: RunRecord) -> str:
     else:
         if height:
             sentences.append(f"It is scaled to a height of {height} px, the aspect kept.")
+            sentences.append("Tilted and hard to read, it is made level.")
         if narrowest:
             sentences.append(f"Narrower than {narrowest} px after that, it is widened to it.")
         if widest:

@@ -215,6 +215,18 @@ def loose_lines(rows: Dataset, count: int = 1000, seed: int = 0) -> list[dict[st
     return loose
 
 
+def tilted_lines(rows: Dataset, count: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
+    """Lines turned by up to six degrees either way, as boxes round those of a photograph hold them."""
+    draw = random.Random(seed)
+    tilted = []
+    for index in draw.sample(range(len(rows)), count):
+        image = rows[index]["image"].convert("L")
+        paper = int(ImageStat.Stat(image).median[0])
+        line = image.rotate(draw.uniform(-6, 6), Image.Resampling.BICUBIC, expand=True, fillcolor=paper)
+        tilted.append({"image": line, "text": rows[index]["text"]})
+    return tilted
+
+
 def install(sources: list[Path], shares: list[float], folder: Path) -> None:
     """The weighted mean of the weights; a language model is that of the first source which has one."""
     models = [AutoModelForTextRecognition.from_pretrained(source, dtype=torch.float32) for source in sources]
@@ -262,6 +274,7 @@ def test_sets(data: Path) -> Iterator[tuple[str, str, str, Any, tuple[DataFile, 
     receipts = read_lines(data / "sroie_lines" / "test.parquet")
     yield "sroie_lines", "test, joined", "ten receipt lines side by side", joined_lines(receipts), ()
     yield "sroie_lines", "test, loose", "receipt lines with empty ground before and behind", loose_lines(receipts), ()
+    yield "sroie_lines", "test, tilted", "receipt lines turned by up to six degrees", tilted_lines(receipts), ()
     seen, unseen = split_families(find_fonts(), held_out=0.15, seed=0)
     for split, faces in (("unseen fonts", unseen), ("seen fonts", seen)):
         lines = SyntheticLines(faces, load_words(), seed=20_000, styles={"document": 1.0})

@@ -63,6 +63,19 @@ def test_it_reads_the_samples(folder, dtype):
     assert character_error_rate(texts, references) < 0.05, list(zip(references, texts, strict=True))
 
 
+@each
+@pytest.mark.parametrize("degrees", [-4, 2])
+def test_it_reads_the_samples_when_they_are_tilted(folder, degrees):
+    rows = read_lines(SAMPLES)
+    images = [row["image"].convert("L") for row in rows]
+    tilted = [
+        image.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=int(np.median(np.asarray(image))))
+        for image in images
+    ]
+    texts = [result[0]["generated_text"] for result in pipeline("text-recognition", model=str(folder))(tilted)]
+    assert character_error_rate(texts, [row["text"] for row in rows]) < 0.02
+
+
 def blank(kind: str) -> Image.Image:
     generator = np.random.default_rng(0)
     if kind == "paper":

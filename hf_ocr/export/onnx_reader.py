@@ -30,9 +30,11 @@ from hf_ocr.export.onnx_language_model import LanguageModel, is_character
 from hf_ocr.models.image_loading import ImageSource, as_it_is_now, load_image
 from hf_ocr.models.line_preparation import (
     DOUBTFUL,
+    DOUBTFUL_IF_TILTED,
     DOUBTFUL_TO_BOTH,
     STRETCHES,
     bucket_width,
+    level_line,
     resize_line,
     resized_width,
     scale_pixels,
@@ -191,6 +193,8 @@ class OnnxReader:
         """
         lines = [self._prepare(turn.crop(text_part(turn))) for turn in turned(load_image(image)).values()]
         line, best = _best((line, self._recognize(line)) for line in lines)
+        if best._is_doubtful(DOUBTFUL_IF_TILTED) and (level := level_line(line)) is not None:
+            line, best = _best([(line, best), (level, self._recognize(level))])
         for stretch in self._stretches:
             if not best._is_doubtful(self._doubtful):
                 break

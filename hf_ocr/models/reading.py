@@ -8,13 +8,24 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 
 from .confidence import ScoreAs, aggregate, check_score_as
 from .ctc_reading import eval_mode
 from .image_loading import load_image
-from .line_preparation import DOUBTFUL, DOUBTFUL_TO_BOTH, STRETCHES, bucket_width, stretch_line, text_part, turned
+from .line_preparation import (
+    DOUBTFUL,
+    DOUBTFUL_IF_TILTED,
+    DOUBTFUL_TO_BOTH,
+    STRETCHES,
+    bucket_width,
+    level_line,
+    stretch_line,
+    text_part,
+    turned,
+)
 from .reading_schedule import read_all
 from .reading_threads import ReadingThreads
 
@@ -67,6 +78,10 @@ class _Line(NamedTuple):
     pixel_values: torch.Tensor  # float32 (C, H, W)
     width: int
 
+    def valid(self) -> np.ndarray:
+        """float32 (C, H, width), without padding."""
+        return self.pixel_values[..., : self.width].numpy()
+
     @property
     def bucket(self) -> tuple[int, ...]:
         return bucket_width(self.width), *self.pixel_values.shape[:2]
@@ -87,7 +102,8 @@ class _Found:
     def __init__(self, stretches: Sequence[float], doubtful: float) -> None:
         self.candidates: list[_Candidate] = []
         self.awaited = 0
-        self._first: _Line | None = None  # in the better turn
+        self._first: _Line | None = None  # in the better turn, and level if that was better
+        self._may_be_tilted = bool(stretches)
         self._stretches = iter(stretches)
         self._doubtful = doubtful
 
@@ -96,18 +112,24 @@ class _Found:
         return max(self.candidates, key=lambda item: (item.rank, -item.line.degrees if item.line else 0))
 
     def then(self, candidate: _Candidate) -> list[_Line]:
-        """The line at its next width, where all that was awaited is read and doubtful."""
+        """The line made level, or at its next width, where all that was awaited is read and doubtful."""
         self.candidates.append(candidate)
         self.awaited -= 1
-        if self.awaited:
-            return []
         best = self.best()
-        self._first = self._first or best.line
-        stretch = next(self._stretches, None) if best.quality < self._doubtful else None
-        if self._first is None or stretch is None:
+        if self.awaited or best.line is None:
             return []
+        again = None
+        if self._may_be_tilted and best.quality < DOUBTFUL_IF_TILTED:
+            again = level_line(best.line.valid())
+        self._may_be_tilted = False
+        if again is None:
+            self._first = self._first or best.line
+            stretch = next(self._stretches, None) if best.quality < self._doubtful else None
+            if stretch is None:
+                return []
+            again = stretch_line(self._first.valid(), stretch)
         self.awaited = 1
-        return [_stretched(self._first, stretch)]
+        return [best.line._replace(pixel_values=torch.from_numpy(again), width=again.shape[-1])]
 
 
 def read_images(
@@ -151,9 +173,9 @@ def iterate_readings(
 
     Batches hold images of one width bucket, padded to the bucket's width, so that what is read from an image does
     not depend on its neighbours. An image taller than 1.5 times its width is read upright and turned by 90 and 270
-    degrees, and as long as its reading is doubtful it is read again at other widths, unless the model stretches all
-    images to one; the reading with the best probability a character, at temperature 1 and with what a language model
-    adds to it, is kept.
+    degrees, and as long as its reading is doubtful it is read again, made level if it is tilted and then at other
+    widths, unless the model stretches all images to one; the reading with the best probability a character, at
+    temperature 1 and with what a language model adds to it, is kept.
 
     Args:
         model: a recognizer (anything with `recognize`), on any device, in any mode.
@@ -265,12 +287,6 @@ def _prepare(processor: Any, index: int, image: Image.Image, with_characters: bo
         pixel_values = torch.from_numpy(inputs["pixel_values"][0])
         lines.append(_Line(index, degrees, image.size, part, pixel_values, int(inputs["widths"][0])))
     return lines
-
-
-def _stretched(line: _Line, stretch: float) -> _Line:
-    """The same line at another width."""
-    pixel_values = torch.from_numpy(stretch_line(line.pixel_values[..., : line.width].numpy(), stretch))
-    return line._replace(pixel_values=pixel_values, width=pixel_values.shape[-1])
 
 
 def _recognize(

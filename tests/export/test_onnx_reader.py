@@ -73,6 +73,7 @@ def test_it_reads_as_the_pipeline_does(exported):
     loose.paste(lines(1)[0].point(lambda value: 0 if value < 128 else 255), (40, 50))
     assert text_part(loose) != (0, 0, 300, 120)
     images.append(loose)
+    images += [image.rotate(angle, expand=True, fillcolor=255) for image in lines(4, seed=3) for angle in (-3, 2)]
     want = read_images(model.reading_copy(torch.float32), processor, images)
     got = list(reader.read_many(images))
     assert [reading.text for reading in got] == [reading.text for reading in want]
@@ -104,6 +105,16 @@ def test_it_reads_the_samples_as_the_pipeline_does(shipped):
     got = list(OnnxReader(folder).read_many(images))
     assert [reading.text for reading in got] == [result["generated_text"] for result in want]
     np.testing.assert_allclose([reading.score for reading in got], [result["score"] for result in want], atol=1e-4)
+
+
+def test_only_of_a_doubtful_line_the_tilt_is_looked_for(shipped, monkeypatch):
+    looked_at = []
+    monkeypatch.setattr("hf_ocr.export.onnx_reader.level_line", looked_at.append)
+    reader, image = OnnxReader(shipped[1]), Image.open(SAMPLES / "web-library.png").convert("L")
+    reader.read(image)
+    assert not looked_at
+    reader.read(image.rotate(6, expand=True, fillcolor=255))
+    assert len(looked_at) == 1
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from hf_ocr.models.line_preparation import STRETCHES, stretch_line, text_part
+from hf_ocr.models.line_preparation import CUT, STRETCHES, level_line, stretch_line, text_part
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -21,6 +21,50 @@ def test_a_stretched_line_is_that_of_torch(channels, stretch):
     got = stretch_line(line, stretch)
     assert got.shape == want.shape and got.dtype == np.float32
     np.testing.assert_allclose(got, want, atol=1e-4)  # a grey level is 8e-3
+
+
+def written(slope, channels=1, ground=0.8, grey=-0.9, size=(600, 38)):
+    """Strokes 8 px high on a line that falls by `slope` px a px, each at its place; float32 (channels, H, W)."""
+    image = Image.new("F", size, ground)
+    for x in range(20, size[0] - 20, 12):
+        middle = size[1] / 2 + slope * (x + 2 - size[0] / 2)
+        ImageDraw.Draw(image).rectangle((x, middle - 4, x + 4, middle + 3), fill=grey)
+    return np.stack([np.asarray(image)] * channels)
+
+
+@pytest.mark.parametrize(("slope", "ground", "grey"), [(0.03, 0.8, -0.9), (-0.03, -1.0, 0.2), (0.015, 0.8, -0.9)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_tilted_line_is_made_level_and_as_high_as_it_was_without_its_tilt(slope, ground, grey, channels):
+    line = written(slope, channels, ground, grey)
+    level = level_line(line)
+    assert level.dtype == np.float32 and level.shape[:2] == line.shape[:2]
+    scale = 38 / (38 - abs(slope) * 600)
+    assert level.shape[2] == pytest.approx(600 * scale, abs=1)
+    assert level_line(level) is None
+    ink = np.abs(level - ground).min(0) > abs(grey - ground) / 2
+    rows = np.flatnonzero(ink.any(axis=1))
+    assert rows[-1] - rows[0] < 8 * scale + 4 and abs(rows.mean() - 18.5) < 2
+    # Characters stay at their shares of the width.
+    before = np.flatnonzero((np.abs(line - ground).min(0) > 0.1).any(axis=0))
+    after = np.flatnonzero(ink.any(axis=0))
+    np.testing.assert_allclose([after[0], after[-1]], [before[0] * scale, (before[-1] + 1) * scale - 1], atol=2)
+
+
+def test_of_a_steep_line_no_more_than_its_share_is_cut_off_and_what_was_outside_is_ground():
+    level = level_line(written(0.06, ground=0.7))
+    assert level.shape[2] == round(600 / (1 - 2 * CUT))
+    np.testing.assert_allclose(level[:, :, [0, -1]], 0.7, atol=1e-3)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.004])
+def test_a_level_line_is_none_to_make_level(slope):
+    assert level_line(written(slope)) is None
+
+
+@pytest.mark.parametrize("width", [1, 64, 900])
+def test_nor_is_one_that_cannot_be_told(width):
+    assert level_line(np.full((1, 38, width), 0.5, np.float32)) is None
+    assert level_line(np.random.default_rng(0).uniform(-1, 1, (3, 38, width)).astype(np.float32)) is None
 
 
 def test_lines_are_loaded_without_torch(tmp_path):

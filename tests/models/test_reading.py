@@ -2,7 +2,9 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -181,6 +183,30 @@ def test_a_line_that_stays_doubtful_is_read_at_every_width():
     model.sure_from = 1000
     read_images(model, bar_processor(), [bars("abcd")[0]])
     assert len(model.batches) == 1 + len(STRETCHES)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize(("sure", "widths"), [(0.98, [240]), (0.96, [240, 480]), (0.5, [240, 480, 336, 648])])
+def test_a_tilted_line_is_read_level_and_that_at_other_widths(monkeypatch, sure, widths, fixed):
+    """Only where it is doubtful. The level one is better, and the one that is stretched then."""
+    model, asked = BarReader(), []
+
+    def recognize(pixel_values, widths, **settings):
+        asked.extend(widths.tolist())
+        result = BarReader.recognize(model, pixel_values, widths)
+        result.scores = torch.full((1,), sure + 0.001 * (widths[0] > 240))
+        return result
+
+    def level_line(line):
+        assert line.shape == (1, 32, 240)
+        return np.repeat(line, 2, axis=2)
+
+    monkeypatch.setattr(model, "recognize", recognize)
+    monkeypatch.setattr("hf_ocr.models.reading.level_line", level_line)
+    if fixed:
+        model.config, widths = SimpleNamespace(image_width=240), widths[:1]
+    read_images(model, bar_processor(), [Image.new("L", (240, 32), SHADES["a"])])
+    assert asked == widths
 
 
 class SureOfNarrowImages(BarReader):
