@@ -17,14 +17,14 @@ import argparse
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image, ImageStat
+from PIL import Image, ImageOps, ImageStat
 from tqdm.auto import tqdm
 from transformers import AutoModelForTextRecognition
 
@@ -201,30 +201,28 @@ def joined_lines(
     return joined
 
 
-def loose_lines(rows: Dataset, count: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
-    """Lines with up to three heights of empty ground before and behind them, as a generous crop has."""
+def changed_lines(
+    rows: Dataset, change: Callable[[Image.Image, int, random.Random], Image.Image], count: int = 1000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Some of the lines, in grey, each changed; `change` is given the grey of its paper too."""
     draw = random.Random(seed)
-    loose = []
+    changed = []
     for index in draw.sample(range(len(rows)), count):
         image = rows[index]["image"].convert("L")
-        before, behind = (round(draw.uniform(0.0, 3.0) * image.height) for _ in range(2))
-        paper = int(ImageStat.Stat(image).median[0])
-        line = Image.new("L", (before + image.width + behind, image.height), paper)
-        line.paste(image, (before, 0))
-        loose.append({"image": line, "text": rows[index]["text"]})
-    return loose
+        line = change(image, int(ImageStat.Stat(image).median[0]), draw)
+        changed.append({"image": line, "text": rows[index]["text"]})
+    return changed
 
 
-def tilted_lines(rows: Dataset, count: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
-    """Lines turned by up to six degrees either way, as boxes round those of a photograph hold them."""
-    draw = random.Random(seed)
-    tilted = []
-    for index in draw.sample(range(len(rows)), count):
-        image = rows[index]["image"].convert("L")
-        paper = int(ImageStat.Stat(image).median[0])
-        line = image.rotate(draw.uniform(-6, 6), Image.Resampling.BICUBIC, expand=True, fillcolor=paper)
-        tilted.append({"image": line, "text": rows[index]["text"]})
-    return tilted
+def loose(image: Image.Image, paper: int, draw: random.Random) -> Image.Image:
+    """With up to three heights of empty ground before and behind it, as a generous crop has."""
+    before, behind = (round(draw.uniform(0.0, 3.0) * image.height) for _ in range(2))
+    return ImageOps.expand(image, (before, 0, behind, 0), paper)
+
+
+def tilted(image: Image.Image, paper: int, draw: random.Random) -> Image.Image:
+    """Turned by up to six degrees either way, as a box round a line of a photograph holds it."""
+    return image.rotate(draw.uniform(-6, 6), Image.Resampling.BICUBIC, expand=True, fillcolor=paper)
 
 
 def install(sources: list[Path], shares: list[float], folder: Path) -> None:
@@ -273,8 +271,11 @@ def test_sets(data: Path) -> Iterator[tuple[str, str, str, Any, tuple[DataFile, 
         yield name, "test", title, read_lines(file), (fingerprint(file),)
     receipts = read_lines(data / "sroie_lines" / "test.parquet")
     yield "sroie_lines", "test, joined", "ten receipt lines side by side", joined_lines(receipts), ()
-    yield "sroie_lines", "test, loose", "receipt lines with empty ground before and behind", loose_lines(receipts), ()
-    yield "sroie_lines", "test, tilted", "receipt lines turned by up to six degrees", tilted_lines(receipts), ()
+    for change, title in (
+        (loose, "receipt lines with empty ground before and behind"),
+        (tilted, "receipt lines turned by up to six degrees"),
+    ):
+        yield "sroie_lines", f"test, {change.__name__}", title, changed_lines(receipts, change), ()
     seen, unseen = split_families(find_fonts(), held_out=0.15, seed=0)
     for split, faces in (("unseen fonts", unseen), ("seen fonts", seen)):
         lines = SyntheticLines(faces, load_words(), seed=20_000, styles={"document": 1.0})
