@@ -33,6 +33,7 @@ DOUBTFUL_IF_TILTED = 0.97
 STEEPEST, CLEARER, CUT = 0.18, 1.1, 0.32
 INK = 0.3  # of the strongest contrast with the ground
 STRIP, STEP = 12, 3  # px: columns that are moved together where slopes are compared, and how far the ends each time
+SLOPES = 64  # compared at once: all of a wide line take much memory, and longer
 
 # What of its ground a line keeps round its ink when it is cut out of a loose crop, in heights of the ink; and how much
 # of the height must go for that. In training print fills more of a line.
@@ -192,9 +193,13 @@ def _slope(grey: np.ndarray) -> float:
     slopes = np.arange(-most, most + 1) * (STEP / width)
     down = np.rint(slopes[:, None] * (starts + STRIP / 2 - width / 2)).astype(np.int64)
     reach = int(np.abs(down).max())
-    rows = np.arange(reach, reach + height)[:, None] + down[:, None]  # (slopes, height, strips)
-    profiles = np.pad(strips, ((reach, reach), (0, 0)))[rows, np.arange(len(starts))].sum(axis=2)
-    clear = (profiles**2).sum(axis=1)
+    padded = np.pad(strips, ((reach, reach), (0, 0)))
+    rows = np.arange(reach, reach + height)[:, None]
+    clear = np.empty(len(slopes), dtype=strips.dtype)
+    for first in range(0, len(slopes), SLOPES):
+        some = slice(first, first + SLOPES)
+        profiles = padded[rows + down[some, None], np.arange(len(starts))].sum(axis=2)  # (slopes, height)
+        clear[some] = (profiles**2).sum(axis=1)
     best = int(np.argmax(clear))
     return float(slopes[best]) if clear[best] > CLEARER * clear[most] else 0.0
 

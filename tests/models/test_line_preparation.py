@@ -1,6 +1,7 @@
 """The rules of size and turned lines are tried where they are used; here the others, and what they are held against."""
 
 import sys
+import tracemalloc
 from subprocess import run
 
 import numpy as np
@@ -65,6 +66,21 @@ def test_a_level_line_is_none_to_make_level(slope):
 def test_nor_is_one_that_cannot_be_told(width):
     assert level_line(np.full((1, 38, width), 0.5, np.float32)) is None
     assert level_line(np.random.default_rng(0).uniform(-1, 1, (3, 38, width)).astype(np.float32)) is None
+
+
+def test_slopes_are_the_same_however_many_are_compared_at_once_and_a_wide_line_takes_little_memory(monkeypatch):
+    lines = [written(slope, size=(600, 38)) for slope in (-0.06, -0.03, 0.03, 0.06)]
+    together = [level_line(line) for line in lines]
+    monkeypatch.setattr("hf_ocr.models.line_preparation.SLOPES", 7)
+    for line, level in zip(lines, together, strict=True):
+        np.testing.assert_array_equal(level_line(line), level)
+    monkeypatch.undo()
+    wide = written(0.003, size=(8192, 38))
+    tracemalloc.start()
+    assert level_line(wide) is not None
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 60e6  # 320 MB with all slopes in one array
 
 
 def test_lines_are_loaded_without_torch(tmp_path):
