@@ -277,10 +277,14 @@ def test_sets(data: Path) -> Iterator[tuple[str, str, str, Any, tuple[DataFile, 
     ):
         yield "sroie_lines", f"test, {change.__name__}", title, changed_lines(receipts, change), ()
     seen, unseen = split_families(find_fonts(), held_out=0.15, seed=0)
-    for split, faces in (("unseen fonts", unseen), ("seen fonts", seen)):
-        lines = SyntheticLines(faces, load_words(), seed=20_000, styles={"document": 1.0})
-        rows = [row for row in (lines[index] for index in range(1010)) if row["text"]][:1000]
-        yield "synthetic documents", split, "synthetic lines in document style", rows, ()
+    for style, split, faces in (
+        ("document", "unseen fonts", unseen),
+        ("document", "seen fonts", seen),
+        ("form", "unseen fonts", unseen),
+    ):
+        lines = SyntheticLines(faces, load_words(), seed=20_000, styles={style: 1.0})
+        rows = [row for row in (lines[index] for index in range(1030)) if row["text"]][:1000]
+        yield f"synthetic {style}s", split, f"synthetic lines in {style} style", rows, ()
 
 
 def measure_all(reader: Any, processor: Any, data: Path, sheets: Path | None) -> list[Result]:

@@ -261,13 +261,13 @@ def augment(image: Image.Image, rng: np.random.Generator, kind: Literal["line", 
         image = lower_resolution(image, draw.uniform(max(0.4, least), 1.0), restore=draw.random() < 0.7)
     elif chance < 0.35:  # not both: either takes the finest detail that is left
         if draw.random() < 0.75:
-            strongest = 1.5 if kind == "word" else 0.9
+            strongest = 2.0 if kind == "word" else 1.3
             image = blur(image, (0.25 + (strongest - 0.25) * draw.random() ** 1.5) * min(1.5, max(0.6, height / 32)))
         elif height > 20:
             image = motion_blur(image, draw.randint(2, 4), draw.uniform(0, 180))
-    if draw.random() < 0.2:
+    if draw.random() < 0.25:
         # Faint print takes little noise.
-        deviation = draw.uniform(0.05, 0.35) * min(50.0, float(np.asarray(image).std()))
+        deviation = draw.uniform(0.05, 0.6) * min(50.0, float(np.asarray(image).std()))
         image = add_noise(image, deviation, draw, draw.choice((1.0, 1.0, 2.0)))
     if draw.random() < 0.08:
         image = cut_out(image, draw, draw.randint(1, 2))
@@ -293,7 +293,7 @@ def _moved(image: Image.Image, draw: random.Random, kind: str) -> Image.Image:
     left, top = corners.min(axis=0)
     right, bottom = corners.max(axis=0)
     if draw.random() < 0.5:
-        ends, sides = (0.07, 0.25), (0.06, 0.2)
+        ends, sides = (0.09, 0.25), (0.1, 0.25)
         left += height * draw.uniform(-ends[1], ends[0])
         right -= height * draw.uniform(-ends[1], ends[0])
         top += height * draw.uniform(-sides[1], sides[0])

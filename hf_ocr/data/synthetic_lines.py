@@ -1,8 +1,9 @@
 """Synthetic text lines and words, rendered when taken: row i is a function of (seed, i) alone.
 
-Four styles: "receipt" (thermal and matrix print, scanned), "document" (print and typewriting), "screen" (small
-anti-aliased type) and "scene" (signs and labels in photographs). A label holds exactly what is drawn, except that a
-wide gap between columns is one space. Text of neighbouring lines and words that shows at the edges is not in the label.
+Five styles: "receipt" (thermal and matrix print, scanned), "document" (print and typewriting), "form" (the same on
+lines, in frames, beside boxes to tick), "screen" (small anti-aliased type) and "scene" (signs and labels in
+photographs). A label holds exactly what is drawn, except that a wide gap between columns is one space. Text of
+neighbouring lines and words that shows at the edges is not in the label.
 """
 
 import math
@@ -25,6 +26,7 @@ DEFAULT_STYLES = {"receipt": 0.3, "document": 0.15, "screen": 0.1, "scene": 0.45
 _FACE_SHARES: dict[str, dict[str, float]] = {
     "receipt": {"mono": 0.5, "text": 0.45, "display": 0.05},
     "document": {"mono": 0.17, "text": 0.75, "display": 0.08},
+    "form": {"mono": 0.2, "text": 0.75, "display": 0.05},
     "screen": {"mono": 0.25, "text": 0.7, "display": 0.05},
     "scene": {"mono": 0.06, "text": 0.56, "display": 0.38},
 }
@@ -42,7 +44,7 @@ class SyntheticLines:
         faces: from `find_fonts`; characters that a face lacks are never drawn with it.
         words: {list name: words}, from `load_words`.
         seed: with the index of a row, decides everything about it.
-        styles: shares of the styles, any of "receipt", "document", "screen", "scene"; they need not sum to 1.
+        styles: shares of the styles, any of "receipt", "document", "form", "screen", "scene"; they need not sum to 1.
 
     Raises:
         ValueError: no faces, no words, or an unknown style.

@@ -1,4 +1,5 @@
-"""The styles of synthetic lines: what a text goes through to look like a receipt, a document, a screen or a sign."""
+"""The styles of synthetic lines: what a text goes through to look like a receipt, a document, a form, a screen or a
+sign."""
 
 import math
 import random
@@ -22,6 +23,7 @@ from hf_ocr.data.augmentation import (
     noise_field,
 )
 from hf_ocr.data.fonts import FontFace
+from hf_ocr.data.synthetic_forms import blank_form, draw_form
 from hf_ocr.data.synthetic_setting import (
     Setting,
     add_effects,
@@ -110,6 +112,14 @@ def _receipt(draw: random.Random, text: str, face: FontFace, neighbour: Neighbou
 
 
 def _document(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour) -> Image.Image | None:
+    return _page(draw, text, face, neighbour, in_form=False)
+
+
+def _form(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour) -> Image.Image | None:
+    return _page(draw, text, face, neighbour, in_form=True)
+
+
+def _page(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour, in_form: bool) -> Image.Image | None:
     size = draw.randint(13, 40)
     typed = face.kind == "mono" and draw.random() < 0.5
     setting = Setting(
@@ -123,8 +133,12 @@ def _document(draw: random.Random, text: str, face: FontFace, neighbour: Neighbo
     ink = set_line(text, setting, draw)
     if ink is None:
         return None
+    shown = (-math.inf,) * 4
+    if in_form:
+        shown = draw_form(ink, draw, size)
+    else:
+        draw_rules(ink.layers[0][0], ink.box, draw, 0.06)
     canvas = ink.layers[0][0]
-    draw_rules(canvas, ink.box, draw, 0.06)
     if typed or draw.random() < 0.12:
         canvas = _worn(canvas, draw, size)
     ink.layers[0] = (canvas, None)
@@ -134,7 +148,9 @@ def _document(draw: random.Random, text: str, face: FontFace, neighbour: Neighbo
     tilt = draw.uniform(-0.05, 0.05) if draw.random() < 0.1 else 0.0
     matrix = homography(*canvas.size, angle, 0.0, math.exp(draw.gauss(0, 0.08)), scale, tilt)
     height = size * scale
-    layers, size_out = place(ink, matrix, crop_margins(draw, height, -0.02, 0.35, setting))
+    pads = crop_margins(draw, height, -0.02, 0.35, setting)
+    left, top, right, bottom = (max(pad, scale * beyond) for pad, beyond in zip(pads, shown, strict=True))
+    layers, size_out = place(ink, matrix, (left, top, right, bottom))
     if draw.random() < 0.06:  # white on a dark bar
         grey, level = draw.randint(200, 255), draw.randint(0, 110)
     else:
@@ -367,7 +383,7 @@ def _scribble(image: Image.Image, draw: random.Random) -> None:
 
 
 def blank(draw: random.Random, style: str) -> Image.Image:
-    """An image without text: white, black, paper, texture, a ruled line, noise."""
+    """An image without text: white, black, paper, texture, a ruled line, an empty field, noise."""
     size = (draw.randint(16, 400), draw.randint(14, 60))
     chance = draw.random()
     if chance < 0.3:
@@ -376,7 +392,9 @@ def blank(draw: random.Random, style: str) -> Image.Image:
         image = grounds.paper(size, draw, draw.uniform(150, 255))
     else:
         image = grounds.scene_ground(size, draw, draw.uniform(0, 255), 80)
-    if draw.random() < 0.15:
+    if style == "form":
+        blank_form(image, draw)
+    elif draw.random() < 0.15:
         y = draw.uniform(0, size[1])
         ImageDraw.Draw(image).line(
             (0, y, size[0], y + draw.uniform(-2, 2)), fill=draw.randint(0, 255), width=draw.randint(1, 2)
@@ -389,6 +407,7 @@ def blank(draw: random.Random, style: str) -> Image.Image:
 STYLES: dict[str, Callable[[random.Random, str, FontFace, Neighbour], Image.Image | None]] = {
     "receipt": _receipt,
     "document": _document,
+    "form": _form,
     "screen": _screen,
     "scene": _scene,
 }

@@ -21,6 +21,8 @@ KIND_SHARES: dict[str, dict[str, float]] = {
         "labelled=8 url=2 random=2 accented=1",
         "document": "sentence=34 phrase=14 word=12 price=5 number=4 date=5 code=4 phone=3 address=4 name=5 heading=5 "
         "labelled=4 url=2 random=3 accented=4",
+        "form": "labelled=16 phrase=16 word=12 name=10 date=10 number=9 heading=8 sentence=7 code=7 address=7 price=5 "
+        "phone=5 random=2 accented=3 url=2",
         "screen": "sentence=18 phrase=16 word=18 price=6 number=6 date=6 code=8 url=7 labelled=7 name=4 heading=4 "
         "phone=2 random=4 accented=3",
         "scene": "word=61 phrase=7 name=7 number=8 price=4 code=4 phone=2 url=2 date=2 heading=1 random=3 accented=2",
@@ -31,6 +33,7 @@ KIND_SHARES: dict[str, dict[str, float]] = {
 _CASES = {  # as it is, UPPER, Title, lower
     "receipt": (45, 37, 12, 6),
     "document": (72, 12, 8, 8),
+    "form": (55, 22, 15, 8),
     "screen": (62, 14, 14, 10),
     "scene": (28, 42, 22, 8),
 }
@@ -73,7 +76,7 @@ class TextSampler:
         }
 
     def sample(self, draw: random.Random, style: str = "document") -> str:
-        """One text of a kind drawn by the shares of the style ("document", "receipt", "scene" or "screen")."""
+        """One text of a kind drawn by the shares of the style ("document", "form", "receipt", "scene" or "screen")."""
         if style not in self._kinds:
             raise ValueError(f"style is {style!r}, expected one of {sorted(self._kinds)}.")
         names, weights = self._kinds[style]
