@@ -4,7 +4,8 @@
     python scripts/benchmark_reading.py --set mine=lines.parquet --images 500 --output speed.json
 
 Each reader goes the whole way: encoded bytes of an image in memory, decoding, preprocessing, model, text. Throughput is
-the best of the rounds, in which the readers take turns; latency the median over single images, one at a time.
+the best of the rounds, in which the readers take turns; latency the median over single images, one at a time. What the
+image processor does alone is timed too, on one core.
 
 - hf_ocr: the pipeline, in bfloat16 and in float32; the one it takes by itself on this CPU is marked.
 - hf_ocr, ONNX (extra `bench`): the folder that `hf-ocr export` writes, in float32, and in int8 with --calibration.
@@ -20,6 +21,7 @@ the images that were timed.
 import argparse
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -49,6 +51,8 @@ from hf_ocr.card import write_card
 from hf_ocr.export.onnx_export import ExportError, export_onnx
 from hf_ocr.export.onnx_reader import OnnxReader
 from hf_ocr.metrics import line_matches
+from hf_ocr.models.image_loading import load_image
+from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
 from hf_ocr.models.pipeline_text_recognition import cpu_computes_bfloat16
 from hf_ocr.record import RunRecord, Speed, hardware, versions
 from hf_ocr.registration import default_checkpoint
@@ -240,6 +244,22 @@ def measure(readers: Sequence[Any], images: list[bytes], texts: list[str], round
     return rows
 
 
+def preparation_rate(images: list[bytes], rounds: int, height: int = 32, batch_size: int = 64) -> float:
+    """Lines a second, grey and `height` px high, that the image processor alone makes batches of on one core."""
+    prepare = TextLineImageProcessor(height=height)
+    lines = []
+    for encoded in images:
+        line = load_image(encoded).convert("L")
+        lines.append(line.resize((prepare.text_width(*line.size), height)))
+    fastest = math.inf
+    for _ in range(5 * rounds):
+        start = time.perf_counter()
+        for first in range(0, len(lines), batch_size):
+            prepare(lines[first : first + batch_size])
+        fastest = min(fastest, time.perf_counter() - start)
+    return len(lines) / fastest
+
+
 def table(rows: Sequence[Row], absent: Sequence[str]) -> str:
     """The ratios say how many times the first reader of ours, in the number format it chooses, is faster."""
     ours = next(row for row in rows if row.reader.startswith(OURS) and "its choice" in row.reader)
@@ -310,12 +330,15 @@ def main() -> None:
     for name, path in sets.items():
         images, texts = load_images(path, arguments.images, arguments.seed)
         rows = measure(readers, images, texts, arguments.rounds, arguments.singles)
-        print(f"\n{name}: {len(images)} images of {'/'.join(path.parts[-2:])}\n{table(rows, absent)}", flush=True)
+        prepared = preparation_rate(images, arguments.rounds)
+        print(f"\n{name}: {len(images)} images of {'/'.join(path.parts[-2:])}\n{table(rows, absent)}")
+        print(f"the image processor alone, lines of 32 px: {prepared:,.0f} a second on one core", flush=True)
         record["sets"][name] = {
             "file": "/".join(path.parts[-2:]),
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "images": len(images),
             "readers": [asdict(row) for row in rows],
+            "prepared_a_second": prepared,
         }
         for row in rows:
             record["speed"] += [

@@ -35,6 +35,7 @@ from hf_ocr.models.line_preparation import (
     STRETCHES,
     bucket_width,
     level_line,
+    pixel_scale,
     resize_line,
     resized_width,
     scale_pixels,
@@ -166,7 +167,7 @@ class OnnxReader:
         self._height, self._num_channels = settings["height"], settings["num_channels"]
         self._widths = settings["min_width"], settings["max_width"]
         self._narrow, self._resample = settings["narrow"], settings["resample"]
-        self._scale = settings["mean"], settings["std"]
+        self._scale = pixel_scale(settings["mean"], settings["std"])
         vocabulary, tokens = _json(folder, "vocab.json"), _json(folder, "tokenizer_config.json")
         for index, token in tokens.get("added_tokens_decoder", {}).items():  # some of the vocabulary, some behind it
             vocabulary[token["content"]] = int(index)
@@ -237,7 +238,7 @@ class OnnxReader:
         size = (text_width(image.size, self._height, *self._widths, self._narrow), self._height)
         pixels = np.asarray(resize_line(image, size, self._num_channels, self._resample)).reshape(*reversed(size), -1)
         pixels = np.pad(pixels, ((0, 0), (0, width - size[0]), (0, 0)))
-        return scale_pixels(np.ascontiguousarray(pixels.transpose(2, 0, 1)), *self._scale)
+        return scale_pixels(np.ascontiguousarray(pixels.transpose(2, 0, 1)), self._scale)
 
     def _recognize(self, line: np.ndarray) -> Reading:
         width = line.shape[-1]

@@ -8,7 +8,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .image_loading import ImageError, ImageSource, load_image
-from .line_preparation import MIN_SIDE, resize_line, resized_width, scale_pixels, text_part, text_width
+from .line_preparation import MIN_SIDE, pixel_scale, resize_line, resized_width, scale_pixels, text_part, text_width
 from .setting_checks import check_choice, check_integer, check_list, check_no_overrides, check_number, damage_named
 
 MAX_SIDES = (1024, 65_536)  # px of height and width that a setting may ask for
@@ -100,7 +100,8 @@ class TextLineImageProcessor(BaseImageProcessor):
 
     def cut_to_text(self, image: Image.Image) -> Image.Image:
         """The part of the image that is prepared, the ink of a loose crop and some ground; else all of it."""
-        return image.crop(text_part(image))
+        part = text_part(image)
+        return image if part == (0, 0, *image.size) else image.crop(part)
 
     def resized_width(self, width: int, height: int) -> int:
         """Width in px of a line of `width` x `height` px, once it is prepared; of a loose crop, of what was cut out.
@@ -143,15 +144,13 @@ class TextLineImageProcessor(BaseImageProcessor):
 
         widths = np.array([max(line.width, self.min_width) for line in lines], dtype=np.int64)
         widest = int(widths.max(initial=0)) or self.min_width
-        shape = (len(lines), self.height, widest, self.num_channels)
-        pixels = np.zeros(shape, dtype=np.uint8)  # (B, H, W, C)
-        for row, line in zip(pixels, lines, strict=True):
-            row[:, : line.width] = np.asarray(line).reshape(self.height, line.width, self.num_channels)
-
-        channels_first = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))  # (B, C, H, W)
-        values = scale_pixels(channels_first, self.mean, self.std)
-        for row, width in zip(values, widths, strict=True):
-            row[:, :, width:] = 0.0
+        values = np.zeros((len(lines), self.num_channels, self.height, widest), dtype=np.float32)
+        scale = pixel_scale(self.mean, self.std)
+        for row, line, width in zip(values, lines, widths.tolist(), strict=True):
+            pixels = np.asarray(line).reshape(self.height, line.width, self.num_channels).transpose(2, 0, 1)
+            if line.width < width:
+                pixels = np.pad(pixels, ((0, 0), (0, 0), (0, width - line.width)))
+            scale_pixels(pixels, scale, out=row[:, :, :width])
         return BatchFeature({"pixel_values": values, "widths": widths}, tensor_type=return_tensors)
 
     def _line(self, image: ImageSource) -> Image.Image:

@@ -106,12 +106,17 @@ def resize_line(image: Image.Image, size: tuple[int, int], num_channels: int, re
     return image if image.size == size else image.resize(size, Image.Resampling(resample))
 
 
-def scale_pixels(pixels: np.ndarray, mean: float | list[float], std: float | list[float]) -> np.ndarray:
-    """uint8 (..., C, H, W) -> float32 (value / 255 - mean) / std, of one number or one for each channel."""
+def pixel_scale(mean: float | list[float], std: float | list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Factor and offset of `scale_pixels`, float32 (C, 1, 1), of one number or one for each channel."""
     means, stds = (np.reshape(setting, (-1, 1, 1)) for setting in (mean, std))
-    values = pixels.astype(np.float32)
-    values *= (1 / (255 * stds)).astype(np.float32)
-    values -= (means / stds).astype(np.float32)
+    return (1 / (255 * stds)).astype(np.float32), (means / stds).astype(np.float32)
+
+
+def scale_pixels(pixels: np.ndarray, scale: tuple[np.ndarray, np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+    """uint8 (C, H, W) -> float32 (value / 255 - mean) / std, into `out` where it is given."""
+    factor, offset = scale
+    values: np.ndarray = np.multiply(pixels, factor, out=out)
+    values -= offset
     return values
 
 
@@ -123,23 +128,31 @@ def text_part(image: Image.Image) -> tuple[int, int, int, int]:
     of a part is all of it.
     """
     whole = (0, 0, *image.size)
-    grey = np.asarray(image.convert("L"))
+    grey = np.asarray(image if image.mode == "L" else image.convert("L"))
     border = _border(grey)
-    ground = int(np.median(border))
-    uneven, contrast = (max(int(a.max()) - ground, ground - int(a.min())) for a in (border, grey))
+    border.sort()
+    ground = (int(border[(len(border) - 1) // 2]) + int(border[len(border) // 2])) // 2  # the median
+    uneven = max(int(border[-1]) - ground, ground - int(border[0]))
+    if uneven > max(UNEVEN[0], UNEVEN[1] * 255):  # whatever the ink
+        return whole
+    darkest, lightest = grey.min(axis=1).tolist(), grey.max(axis=1).tolist()  # of each row
+    contrast = max(max(lightest) - ground, ground - min(darkest))
     tolerance = max(UNEVEN[0], 1.5 * uneven)
     if uneven > max(UNEVEN[0], UNEVEN[1] * contrast) or contrast < 2 * tolerance:
         return whole
-    ink = (grey < ground - tolerance) | (grey > ground + tolerance)
-    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-    height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+    dark, light = ground - tolerance, ground + tolerance
+    rows = [y for y in range(image.height) if darkest[y] < dark or lightest[y] > light]
+    height = rows[-1] - rows[0] + 1
     kept = round(KEPT_GROUND * height)
-    if height < MIN_INK or ink.sum() > SOLID * height * width or width > LONGEST * height:
+    if height < MIN_INK or height + 2 * kept > LOOSE * image.height:
         return whole
-    if height + 2 * kept > LOOSE * image.height:
+    ink = (grey < dark) | (grey > light)
+    columns = np.flatnonzero(ink.any(axis=0))
+    width = int(columns[-1] - columns[0]) + 1
+    if ink.sum() > SOLID * height * width or width > LONGEST * height:
         return whole
-    left, top = max(0, int(columns[0]) - kept), max(0, int(rows[0]) - kept)
-    right, bottom = min(image.width, int(columns[-1]) + 1 + kept), min(image.height, int(rows[-1]) + 1 + kept)
+    left, top = max(0, int(columns[0]) - kept), max(0, rows[0] - kept)
+    right, bottom = min(image.width, int(columns[-1]) + 1 + kept), min(image.height, rows[-1] + 1 + kept)
     part = text_part(image.crop((left, top, right, bottom)))
     return left + part[0], top + part[1], left + part[2], top + part[3]
 
