@@ -126,9 +126,10 @@ class Reading:
         return math.log(self._quality) + added if self._quality else -math.inf
 
     def _is_doubtful(self, doubtful: float) -> bool:
-        # One path is never more probable than all of them, and known at once.
         assert self._raw is not None
-        return math.exp(self._raw.path / max(len(self.text), 1)) < doubtful and self._quality < doubtful
+        if not self._fluency and math.exp(self._raw.path / max(len(self.text), 1)) >= doubtful:
+            return False  # the best path, known at once, is of this text, unless a language model chose another
+        return self._quality < doubtful
 
 
 class OnnxReader:

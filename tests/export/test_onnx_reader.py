@@ -117,6 +117,21 @@ def test_only_of_a_doubtful_line_the_tilt_is_looked_for(shipped, monkeypatch):
     assert len(looked_at) == 1
 
 
+def test_a_text_that_the_language_model_chose_is_as_doubtful_as_itself_not_as_the_best_path(shipped):
+    reader = OnnxReader(shipped[1])
+    characters = reader._characters
+    logits = np.full((4, len(characters)), -20.0, np.float32)
+    for frame, (best, other) in enumerate(("tt", "\0\0", "jh", "ee")):
+        logits[frame, 0 if best == "\0" else characters.index(best)] = 0
+        if other != best:
+            logits[frame, characters.index(other)] = -1.5
+    reading = reader._decode(logits)
+    assert reading.text == "the" and reading._fluency
+    probability = np.exp(-1.5) / (1 + np.exp(-1.5))
+    assert reading._quality == pytest.approx(probability ** (1 / 3), abs=1e-3)
+    assert reading._is_doubtful(0.7) and not reading._is_doubtful(0.4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sroie_lines/validation", "iiit5k/train"])
 def test_it_reads_a_thousand_real_lines_as_the_pipeline_does(shipped, name):
