@@ -1,10 +1,9 @@
-"""The styles of synthetic lines: what a text goes through to look like a receipt, a document, a form, a screen or a
-sign."""
+"""The styles of synthetic lines: how a text comes to look like a receipt, a document, a form, a screen or a sign."""
 
 import math
 import random
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -111,15 +110,8 @@ def _receipt(draw: random.Random, text: str, face: FontFace, neighbour: Neighbou
     return _finished(image, draw, height, 0.6, layers[-1][0], 20.0)
 
 
-def _document(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour) -> Image.Image | None:
-    return _page(draw, text, face, neighbour, in_form=False)
-
-
-def _form(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour) -> Image.Image | None:
-    return _page(draw, text, face, neighbour, in_form=True)
-
-
 def _page(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour, in_form: bool) -> Image.Image | None:
+    """A document, or in a form what is printed round the text in place of rules."""
     size = draw.randint(13, 40)
     typed = face.kind == "mono" and draw.random() < 0.5
     setting = Setting(
@@ -133,7 +125,7 @@ def _page(draw: random.Random, text: str, face: FontFace, neighbour: Neighbour, 
     ink = set_line(text, setting, draw)
     if ink is None:
         return None
-    shown = (-math.inf,) * 4
+    shown = (-math.inf,) * 4  # beyond the text, px: nothing, and a tight crop cuts into it
     if in_form:
         shown = draw_form(ink, draw, size)
     else:
@@ -406,8 +398,8 @@ def blank(draw: random.Random, style: str) -> Image.Image:
 
 STYLES: dict[str, Callable[[random.Random, str, FontFace, Neighbour], Image.Image | None]] = {
     "receipt": _receipt,
-    "document": _document,
-    "form": _form,
+    "document": partial(_page, in_form=False),
+    "form": partial(_page, in_form=True),
     "screen": _screen,
     "scene": _scene,
 }

@@ -33,7 +33,7 @@ DOUBTFUL_IF_TILTED = 0.97
 STEEPEST, CLEARER, CUT = 0.18, 1.1, 0.32
 INK = 0.3  # of the strongest contrast with the ground
 STRIP, STEP = 12, 3  # px: columns that are moved together where slopes are compared, and how far the ends each time
-SLOPES = 64  # compared at once: all of a wide line take much memory, and longer
+SLOPES = 64  # compared at once: all those of a wide line take six times the memory, and longer
 
 # What of its ground a line keeps round its ink when it is cut out of a loose crop, in heights of the ink; and how much
 # of the height must go for that. In training print fills more of a line.
