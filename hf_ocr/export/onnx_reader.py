@@ -35,13 +35,10 @@ from hf_ocr.models.line_preparation import (
     STRETCHES,
     bucket_width,
     level_line,
+    line_pixels,
     pixel_scale,
-    resize_line,
-    resized_width,
     scale_pixels,
     stretch_line,
-    text_part,
-    text_width,
     turned,
 )
 
@@ -193,7 +190,7 @@ class OnnxReader:
         Raises:
             ImageError: (a ValueError) an image that cannot be read or is no text line.
         """
-        lines = [self._prepare(turn.crop(text_part(turn))) for turn in turned(load_image(image)).values()]
+        lines = [self._prepare(turn) for turn in turned(load_image(image)).values()]
         line, best = _best((line, self._recognize(line)) for line in lines)
         if best._is_doubtful(DOUBTFUL_IF_TILTED) and (level := level_line(line)) is not None:
             line, best = _best([(line, best), (level, self._recognize(level))])
@@ -235,10 +232,7 @@ class OnnxReader:
 
     def _prepare(self, image: Image.Image) -> np.ndarray:
         """float32 (C, height, W)."""
-        width = resized_width(image.size, self._height, *self._widths)
-        size = (text_width(image.size, self._height, *self._widths, self._narrow), self._height)
-        pixels = np.asarray(resize_line(image, size, self._num_channels, self._resample)).reshape(*reversed(size), -1)
-        pixels = np.pad(pixels, ((0, 0), (0, width - size[0]), (0, 0)))
+        pixels = line_pixels(image, self._height, *self._widths, self._num_channels, self._narrow, self._resample)
         return scale_pixels(np.ascontiguousarray(pixels.transpose(2, 0, 1)), self._scale)
 
     def _recognize(self, line: np.ndarray) -> Reading:

@@ -8,7 +8,16 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .image_loading import ImageError, ImageSource, load_image
-from .line_preparation import MIN_SIDE, pixel_scale, resize_line, resized_width, scale_pixels, text_part, text_width
+from .line_preparation import (
+    MIN_SIDE,
+    grey_values,
+    line_pixels,
+    pixel_scale,
+    resized_width,
+    scale_pixels,
+    text_part,
+    text_width,
+)
 from .setting_checks import check_choice, check_integer, check_list, check_no_overrides, check_number, damage_named
 
 MAX_SIDES = (1024, 65_536)  # px of height and width that a setting may ask for
@@ -100,7 +109,7 @@ class TextLineImageProcessor(BaseImageProcessor):
 
     def cut_to_text(self, image: Image.Image) -> Image.Image:
         """The part of the image that is prepared, the ink of a loose crop and some ground; else all of it."""
-        part = text_part(image)
+        part = text_part(grey_values(image))
         return image if part == (0, 0, *image.size) else image.crop(part)
 
     def resized_width(self, width: int, height: int) -> int:
@@ -133,7 +142,7 @@ class TextLineImageProcessor(BaseImageProcessor):
             ImageError: an image that cannot be loaded or is no text line (see `resized_width`); its place is named.
         """
         batch = list(images) if isinstance(images, list | tuple) else [images]
-        lines: list[Image.Image] = []
+        lines: list[np.ndarray] = []
         for index, image in enumerate(batch):
             try:
                 lines.append(self._line(image))
@@ -142,19 +151,15 @@ class TextLineImageProcessor(BaseImageProcessor):
                     raise
                 raise ImageError(f"image {index} of {len(batch)}: {error}") from error
 
-        widths = np.array([max(line.width, self.min_width) for line in lines], dtype=np.int64)
+        widths = np.array([line.shape[1] for line in lines], dtype=np.int64)
         widest = int(widths.max(initial=0)) or self.min_width
         values = np.zeros((len(lines), self.num_channels, self.height, widest), dtype=np.float32)
         scale = pixel_scale(self.mean, self.std)
-        for row, line, width in zip(values, lines, widths.tolist(), strict=True):
-            pixels = np.asarray(line).reshape(self.height, line.width, self.num_channels).transpose(2, 0, 1)
-            if line.width < width:
-                pixels = np.pad(pixels, ((0, 0), (0, 0), (0, width - line.width)))
-            scale_pixels(pixels, scale, out=row[:, :, :width])
+        for row, line in zip(values, lines, strict=True):
+            scale_pixels(line.transpose(2, 0, 1), scale, out=row[:, :, : line.shape[1]])
         return BatchFeature({"pixel_values": values, "widths": widths}, tensor_type=return_tensors)
 
-    def _line(self, image: ImageSource) -> Image.Image:
-        """Mode "L" or "RGB", `height` px high, its own width."""
-        line = self.cut_to_text(load_image(image))
-        size = (self.text_width(line.width, line.height), self.height)
-        return resize_line(line, size, self.num_channels, self.resample)
+    def _line(self, image: ImageSource) -> np.ndarray:
+        """uint8 (height, its own width, num_channels), at least `min_width` wide."""
+        settings = self.height, self.min_width, self.max_width, self.num_channels, self.narrow, self.resample
+        return line_pixels(load_image(image), *settings)

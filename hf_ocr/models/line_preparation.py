@@ -94,16 +94,39 @@ def text_width(size: tuple[int, int], height: int, min_width: int, max_width: in
     return prepared
 
 
-def resize_line(image: Image.Image, size: tuple[int, int], num_channels: int, resample: int) -> Image.Image:
-    """A "L" or "RGB" image at `size` (width, height), in mode "L" for one channel and "RGB" for three.
+def grey_values(image: Image.Image) -> np.ndarray:
+    """uint8 (H, W) of a "L" or "RGB" image; of colours their luma, ITU-R 601."""
+    image = image if image.mode == "L" else image.convert("L")
+    # As np.asarray(image), which asks Pillow for more and takes half as long again.
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width)
 
-    `resample` is the number of Pillow's filter.
+
+def line_pixels(
+    image: Image.Image, height: int, min_width: int, max_width: int, num_channels: int, narrow: str, resample: int
+) -> np.ndarray:
+    """The `text_part` of a "L" or "RGB" image at its `resized_width`: uint8 (height, W, num_channels).
+
+    `num_channels` is 1 for grey or 3 for RGB, `resample` the number of Pillow's filter.
+
+    Raises:
+        ImageError: no text line, as `resized_width`.
     """
-    mode = "L" if num_channels == 1 else "RGB"
-    if image.mode != mode:
-        image = image.convert(mode)
-    # Pillow widens the filter when it makes an image smaller, so thin strokes grey out rather than vanish.
-    return image if image.size == size else image.resize(size, Image.Resampling(resample))
+    if num_channels == 1 and image.mode != "L":
+        image = image.convert("L")
+    grey = grey_values(image)
+    left, top, right, bottom = part = text_part(grey)
+    given = right - left, bottom - top
+    size = text_width(given, height, min_width, max_width, narrow), height
+    if num_channels == 1 and size == given:  # a second copy out of Pillow takes as long as all else here
+        pixels = grey[top:bottom, left:right, None]
+    else:
+        image = image if given == image.size else image.crop(part)
+        if num_channels == 3 and image.mode == "L":
+            image = image.convert("RGB")
+        # Pillow widens the filter when it makes an image smaller, so thin strokes grey out rather than vanish.
+        image = image if given == size else image.resize(size, Image.Resampling(resample))
+        pixels = np.asarray(image).reshape(height, size[0], num_channels)
+    return pixels if size[0] >= min_width else np.pad(pixels, ((0, 0), (0, min_width - size[0]), (0, 0)))
 
 
 def pixel_scale(mean: float | list[float], std: float | list[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -120,40 +143,49 @@ def scale_pixels(pixels: np.ndarray, scale: tuple[np.ndarray, np.ndarray], out: 
     return values
 
 
-def text_part(image: Image.Image) -> tuple[int, int, int, int]:
+def text_part(grey: np.ndarray) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of the part to read, px: of a loose crop the ink with some ground, else all of it.
 
     Scaled to the height of a line, print with much ground above and below it is smaller than a recognizer has seen. The
     border of the image must be even, and the ink no dash, dot or rule: scaled up they would be taken for more. The part
     of a part is all of it.
+
+    Args:
+        grey: uint8 (H, W), `grey_values` of an image.
     """
-    whole = (0, 0, *image.size)
-    grey = np.asarray(image if image.mode == "L" else image.convert("L"))
-    border = _border(grey)
-    border.sort()
+    height, width = grey.shape
+    whole = (0, 0, width, height)
+    border = np.sort(_border(grey), kind="stable")  # of bytes by radix, twice as fast
     ground = (int(border[(len(border) - 1) // 2]) + int(border[len(border) // 2])) // 2  # the median
     uneven = max(int(border[-1]) - ground, ground - int(border[0]))
     if uneven > max(UNEVEN[0], UNEVEN[1] * 255):  # whatever the ink
         return whole
+    tolerance = max(UNEVEN[0], 1.5 * uneven)
+    dark, light = ground - tolerance, ground + tolerance
+    # Most lines show in two of their rows that they are none too small; the others are looked at row by row.
+    quarter = height // 4
+    two = grey[quarter : height - quarter : max(height - 1 - 2 * quarter, 1)]
+    if _fills(height - 2 * quarter, height) and (
+        max(two.min(axis=1).tolist()) < dark or min(two.max(axis=1).tolist()) > light
+    ):
+        return whole
     darkest, lightest = grey.min(axis=1).tolist(), grey.max(axis=1).tolist()  # of each row
     contrast = max(max(lightest) - ground, ground - min(darkest))
-    tolerance = max(UNEVEN[0], 1.5 * uneven)
     if uneven > max(UNEVEN[0], UNEVEN[1] * contrast) or contrast < 2 * tolerance:
         return whole
-    dark, light = ground - tolerance, ground + tolerance
-    rows = [y for y in range(image.height) if darkest[y] < dark or lightest[y] > light]
-    height = rows[-1] - rows[0] + 1
-    kept = round(KEPT_GROUND * height)
-    if height < MIN_INK or height + 2 * kept > LOOSE * image.height:
+    rows = [y for y in range(height) if darkest[y] < dark or lightest[y] > light]
+    ink_height = rows[-1] - rows[0] + 1
+    if ink_height < MIN_INK or _fills(ink_height, height):
         return whole
     ink = (grey < dark) | (grey > light)
     columns = np.flatnonzero(ink.any(axis=0))
-    width = int(columns[-1] - columns[0]) + 1
-    if ink.sum() > SOLID * height * width or width > LONGEST * height:
+    ink_width = int(columns[-1] - columns[0]) + 1
+    if ink.sum() > SOLID * ink_height * ink_width or ink_width > LONGEST * ink_height:
         return whole
+    kept = round(KEPT_GROUND * ink_height)
     left, top = max(0, int(columns[0]) - kept), max(0, rows[0] - kept)
-    right, bottom = min(image.width, int(columns[-1]) + 1 + kept), min(image.height, rows[-1] + 1 + kept)
-    part = text_part(image.crop((left, top, right, bottom)))
+    right, bottom = min(width, int(columns[-1]) + 1 + kept), min(height, rows[-1] + 1 + kept)
+    part = text_part(grey[top:bottom, left:right])
     return left + part[0], top + part[1], left + part[2], top + part[3]
 
 
@@ -215,6 +247,11 @@ def _slope(grey: np.ndarray) -> float:
         clear[some] = (profiles**2).sum(axis=1)
     best = int(np.argmax(clear))
     return float(slopes[best]) if clear[best] > CLEARER * clear[most] else 0.0
+
+
+def _fills(ink_height: int, height: int) -> bool:
+    """Whether ink this high, and the ground kept above and below it, is most of the height."""
+    return ink_height + 2 * round(KEPT_GROUND * ink_height) > LOOSE * height
 
 
 def _border(grey: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from .line_preparation import (
     DOUBTFUL_TO_BOTH,
     STRETCHES,
     bucket_width,
+    grey_values,
     level_line,
     stretch_line,
     text_part,
@@ -283,7 +284,7 @@ def _prepare(processor: Any, index: int, image: Image.Image, with_characters: bo
     lines = []
     for degrees, upright in turned(image).items():
         inputs = processor.image_processor.preprocess([upright])  # of which it takes the part with text, by itself
-        part = text_part(upright) if with_characters else (0, 0, *upright.size)
+        part = text_part(grey_values(upright)) if with_characters else (0, 0, *upright.size)
         pixel_values = torch.from_numpy(inputs["pixel_values"][0])
         lines.append(_Line(index, degrees, image.size, part, pixel_values, int(inputs["widths"][0])))
     return lines

@@ -26,7 +26,7 @@ from hf_ocr.models.ctc import greedy_search, likely_texts
 from hf_ocr.models.ctc_reading import CERTAIN, _by_language_model
 from hf_ocr.models.image_loading import ImageError
 from hf_ocr.models.image_processing_text_line import TextLineImageProcessor
-from hf_ocr.models.line_preparation import text_part
+from hf_ocr.models.line_preparation import grey_values, text_part
 from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
@@ -71,7 +71,7 @@ def test_it_reads_as_the_pipeline_does(exported):
     images = [*lines(8), *(image.rotate(90, expand=True) for image in lines(4, seed=2)), lines(1)[0].convert("RGB")]
     loose = Image.new("L", (300, 120), 255)
     loose.paste(lines(1)[0].point(lambda value: 0 if value < 128 else 255), (40, 50))
-    assert text_part(loose) != (0, 0, 300, 120)
+    assert text_part(grey_values(loose)) != (0, 0, 300, 120)
     images.append(loose)
     images += [image.rotate(angle, expand=True, fillcolor=255) for image in lines(4, seed=3) for angle in (-3, 2)]
     want = read_images(model.reading_copy(torch.float32), processor, images)

@@ -108,6 +108,20 @@ def test_lines_are_resized_by_the_filter_of_the_settings() -> None:
     assert np.allclose(linear, np.asarray(image.resize((64, 32), Image.Resampling.BILINEAR)) / 127.5 - 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("num_channels", [1, 3])
+@pytest.mark.parametrize("height", [38, 30])  # the second is that of the part: nothing is resized
+def test_of_a_loose_crop_the_part_with_text_is_prepared(height: int, num_channels: int) -> None:
+    pixels = np.full((100, 300, 3), 230, np.uint8)
+    pixels[40:60, 30:270:3] = (20, 60, 90)
+    image = Image.fromarray(pixels)
+    prepare = TextLineImageProcessor(height=height, num_channels=num_channels)
+    part = prepare.cut_to_text(image)
+    assert part.size == (248, 30)
+    given, cut = prepare(image), prepare(part)
+    assert given["pixel_values"].shape[3] == round(248 * height / 30)
+    np.testing.assert_array_equal(given["pixel_values"], cut["pixel_values"])
+
+
 def test_mean_and_std() -> None:
     values = TextLineImageProcessor(mean=0.25, std=2.0)(Image.new("L", (64, 32), 255), return_tensors="np")
     assert np.allclose(values["pixel_values"], 0.375)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from hf_ocr.models.line_preparation import CUT, STRETCHES, level_line, stretch_line, text_part
+from hf_ocr.models.line_preparation import CUT, STRETCHES, grey_values, level_line, stretch_line, text_part
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -109,20 +109,36 @@ def printed(size, *ink, ground=230, grey=20):
     return image
 
 
+def part_of(image):
+    return text_part(grey_values(image))
+
+
 @pytest.mark.parametrize(("ground", "grey"), [(230, 20), (0, 255), (255, 215), (128, 90)])
 def test_of_a_loose_crop_the_ink_and_some_ground_is_read(ground, grey):
     image = printed((400, 200), (100, 60, 140, 80), (180, 64, 250, 84), ground=ground, grey=grey)
-    assert text_part(image) == text_part(image.convert("RGB")) == (94, 54, 256, 90)
+    assert part_of(image) == part_of(image.convert("RGB")) == (94, 54, 256, 90)
     noisy = np.asarray(image) + np.random.default_rng(0).integers(-3, 4, (200, 400))
-    assert text_part(Image.fromarray(noisy.clip(0, 255).astype(np.uint8))) == (94, 54, 256, 90)
-    assert text_part(printed((400, 200), (3, 1, 140, 21))) == (0, 0, 145, 26)
-    assert text_part(printed((400, 200), (100, 60, 110, 90))) == (92, 52, 118, 98)  # one letter
+    assert part_of(Image.fromarray(noisy.clip(0, 255).astype(np.uint8))) == (94, 54, 256, 90)
+    assert part_of(printed((400, 200), (3, 1, 140, 21))) == (0, 0, 145, 26)
+    assert part_of(printed((400, 200), (100, 60, 110, 90))) == (92, 52, 118, 98)  # one letter
+
+
+@pytest.mark.parametrize("top", [30, 44, 140])  # through a quarter of the height, just above it, through three
+@pytest.mark.parametrize(("ground", "grey"), [(230, 20), (0, 255)])
+def test_a_loose_crop_is_cut_wherever_its_ink_stands(top, ground, grey):
+    image = printed((400, 200), (100, top, 200, top + 24), ground=ground, grey=grey)
+    assert part_of(image) == (94, top - 6, 206, top + 30)
+
+
+def test_ink_and_ground_of_just_the_share_that_is_loose_are_cut():
+    assert part_of(printed((400, 20), (20, 5, 180, 15))) == (18, 3, 182, 17)
+    assert part_of(printed((400, 20), (20, 5, 180, 16))) == (0, 0, 400, 20)
 
 
 def test_faint_print_beside_dark_print_is_kept():
     image = printed((400, 100), (20, 40, 100, 64))
     image.paste(printed((80, 24), (0, 0, 80, 24), grey=205), (200, 40))  # yellow on white
-    assert text_part(image) == (14, 34, 286, 70)
+    assert part_of(image) == (14, 34, 286, 70)
 
 
 def test_the_part_of_a_part_is_all_of_it():
@@ -131,10 +147,10 @@ def test_the_part_of_a_part_is_all_of_it():
     image.paste(222, (20, 40, 280, 160))
     image.paste(printed((180, 20), (0, 0, 180, 20), ground=222), (60, 60))
     image.paste(216, (60, 110, 240, 112))
-    part = text_part(image)
+    part = part_of(image)
     assert part != (0, 0, 300, 200)
     cut = image.crop(part)
-    assert text_part(cut) == (0, 0, *cut.size)
+    assert part_of(cut) == (0, 0, *cut.size)
 
 
 @pytest.mark.parametrize(
@@ -151,23 +167,23 @@ def test_the_part_of_a_part_is_all_of_it():
     ],
 )
 def test_any_other_image_is_read_whole(size, ink):
-    assert text_part(printed(size, *ink)) == (0, 0, *size)
+    assert part_of(printed(size, *ink)) == (0, 0, *size)
 
 
 @pytest.mark.parametrize("box", [(100, 60, 140, 72), (100, 60, 106, 66), (10, 60, 390, 65), (200, 20, 204, 120)])
 def test_dashes_dots_and_rules_are_read_whole(box):
     image = Image.new("L", (400, 200), 230)
     image.paste(20, box)
-    assert text_part(image) == (0, 0, 400, 200)
+    assert part_of(image) == (0, 0, 400, 200)
 
 
 def test_blank_paper_is_read_whole():
     grain = np.random.default_rng(0).normal(200, 4, (60, 400))
-    assert text_part(Image.fromarray(grain.astype(np.uint8))) == (0, 0, 400, 60)
+    assert part_of(Image.fromarray(grain.astype(np.uint8))) == (0, 0, 400, 60)
 
 
 def test_shaded_ground_is_left_alone():
     shades = np.broadcast_to(np.linspace(150, 250, 400), (200, 400)).astype(np.uint8)
     image = Image.fromarray(shades)
     image.paste(printed((150, 20), (0, 0, 150, 20)), (100, 60))
-    assert text_part(image) == (0, 0, 400, 200)
+    assert part_of(image) == (0, 0, 400, 200)
