@@ -257,7 +257,8 @@ class OnnxReader:
         scored = raw
         if self._temperature != 1:
             scored = _Lattice.of(logits / np.float32(self._temperature), symbols)
-        return Reading("".join(self._characters[symbol] for symbol in symbols), None, raw, scored, fluency, power)
+        text = "".join(self._characters[symbol] for symbol in symbols).strip()
+        return Reading(text, None, raw, scored, fluency, power)
 
 
 def _best(candidates: Iterable[tuple[np.ndarray, Reading]]) -> tuple[np.ndarray, Reading]:

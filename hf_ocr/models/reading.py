@@ -312,7 +312,8 @@ def _recognize(
     scores = recognition.scores.tolist()
     raw_scores = scores if recognition.raw_scores is None else recognition.raw_scores.tolist()
     fluency = [0.0] * len(batch) if recognition.fluency is None else recognition.fluency.tolist()
-    for row, (line, text, score, raw, added) in enumerate(zip(batch, texts, scores, raw_scores, fluency, strict=True)):
+    for row, (line, read, score, raw, added) in enumerate(zip(batch, texts, scores, raw_scores, fluency, strict=True)):
+        text = read.strip()  # a line has no outer spaces; one is read where something drawn stands beside the text
         length = int((recognition.sequences[row] != 0).sum())
         if score_as != "product" and length:
             score = aggregate(recognition.character_scores[row, :length].tolist(), score_as)
@@ -332,10 +333,22 @@ def _characters(processor: Any, recognition: Any, row: int, length: int, line: _
     prepare = processor.image_processor
     shown = line.width * prepare.text_width(*size) / prepare.resized_width(*size)  # columns that are no padding
     spans = (left + recognition.character_spans[row, :length] * (size[0] / shown)).clamp(max=right).tolist()
-    return [
-        Character(symbol, score, _box(start, end, line))
-        for symbol, score, (start, end) in zip(symbols, scores, spans, strict=True)
-    ]
+    return _without_outer_spaces(
+        [
+            Character(symbol, score, _box(start, end, line))
+            for symbol, score, (start, end) in zip(symbols, scores, spans, strict=True)
+        ]
+    )
+
+
+def _without_outer_spaces(characters: list[Character]) -> list[Character]:
+    """Their probability is in that of their neighbours, so that the product is that of the text as it was read."""
+    for end in (0, -1):
+        while characters and characters[end].text.isspace():
+            space = characters.pop(end)
+            if characters:
+                characters[end] = characters[end]._replace(score=characters[end].score * space.score)
+    return characters
 
 
 def _box(start: float, end: float, line: _Line) -> Box:

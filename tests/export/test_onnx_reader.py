@@ -31,6 +31,7 @@ from hf_ocr.models.modeling_crnn import CrnnForTextRecognition
 from hf_ocr.models.modeling_pp_ocr import PpOcrForTextRecognition
 from hf_ocr.models.processing_text_recognition import TextRecognitionProcessor
 from hf_ocr.models.reading import read_images
+from hf_ocr.models.tokenization_characters import CharacterTokenizer
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -96,6 +97,19 @@ def test_padded_lines_and_other_scales_and_filters_are_prepared_as_in_the_pipeli
     got = list(reader.read_many(images))
     assert [reading.text for reading in got] == [reading.text for reading in want]
     np.testing.assert_allclose([r.score for r in got], [r.score for r in want], rtol=1e-2, atol=1e-6)
+
+
+def test_outer_spaces_are_dropped_as_in_the_pipeline(tmp_path):
+    model, processor = tiny_recognizer()
+    images = lines(6)
+    (first, *_) = read_images(model, processor, images)
+    alphabet = "".join(processor.tokenizer.alphabet)
+    swapped = alphabet.translate(str.maketrans({first.text[0]: " ", " ": first.text[0]}))
+    processor = TextRecognitionProcessor(processor.image_processor, CharacterTokenizer.from_alphabet(swapped))
+    want = read_images(model.reading_copy(torch.float32), processor, images)
+    assert want[0].text == want[0].text.strip() != ""
+    got = list(OnnxReader(export_onnx(model, processor, tmp_path), threads=1).read_many(images))
+    assert [reading.text for reading in got] == [reading.text for reading in want]
 
 
 def test_it_reads_the_samples_as_the_pipeline_does(shipped):
@@ -184,7 +198,7 @@ def test_text_and_score_are_those_of_the_search_in_torch(exported, monkeypatch, 
     want = greedy_search(logits, torch.full((20,), frames), with_characters=False, temperature=1.5)
     for row, sequence, score in zip(logits.numpy(), want.sequences.tolist(), want.scores.tolist(), strict=True):
         reading = reader._decode(row)
-        assert reading.text == "".join(reader._characters[symbol] for symbol in sequence)
+        assert reading.text == "".join(reader._characters[symbol] for symbol in sequence).strip()
         assert reading.score == pytest.approx(score, rel=1e-3, abs=1e-30)
 
 

@@ -69,8 +69,8 @@ class BarReader(torch.nn.Module):
         )
 
 
-def bar_processor():
-    return TextRecognitionProcessor(TextLineImageProcessor(height=32), CharacterTokenizer.from_alphabet(ALPHABET))
+def bar_processor(alphabet=ALPHABET):
+    return TextRecognitionProcessor(TextLineImageProcessor(height=32), CharacterTokenizer.from_alphabet(alphabet))
 
 
 def bars(text, height=32, bar=20, gap=12):
@@ -101,6 +101,16 @@ def test_a_line_is_read_with_score_and_boxes_in_px_of_the_given_image():
     assert "".join(character.text for character in reading.characters) == "abcde"
     assert all(character.score == pytest.approx(0.9) for character in reading.characters)
     assert close([character.box for character in reading.characters], boxes, tolerance=3)
+
+
+def test_a_line_has_no_outer_spaces_and_the_product_of_its_characters_stays_its_probability():
+    image, boxes = bars("hhabhch")
+    nothing, _ = bars("hh")
+    spaced, blank = read_images(BarReader(), bar_processor("abcdefg "), [image, nothing], with_characters=True)
+    assert (spaced.text, "".join(character.text for character in spaced.characters)) == ("ab c", "ab c")
+    assert close([character.box for character in spaced.characters], boxes[2:6])
+    assert [character.score for character in spaced.characters] == pytest.approx([0.9**3, 0.9, 0.9, 0.9**2])
+    assert (blank.text, blank.characters) == ("", [])
 
 
 @pytest.mark.parametrize("turn", [Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270])
