@@ -61,7 +61,7 @@ def load_image(source: ImageSource, timeout: float | None = None) -> Image.Image
     if isinstance(source, Image.Image):
         return _to_grey_or_colour(source, f"PIL image of mode {source.mode}")
     if isinstance(source, np.ndarray):
-        return _from_array(source, f"array of shape {source.shape} and dtype {source.dtype}")
+        return _from_array(source, f"array of shape {source.shape}")
     if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):  # whoever has a tensor has torch
         return _from_tensor(source)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -282,7 +282,7 @@ def _from_wide(pixels: np.ndarray, name: str) -> Image.Image:
 
 
 def _from_tensor(tensor: "torch.Tensor") -> Image.Image:
-    name = f"tensor of shape {tuple(tensor.shape)} and dtype {tensor.dtype}"
+    name = f"tensor of shape {tuple(tensor.shape)}"
     if tensor.ndim not in (2, 3) or (tensor.ndim == 3 and tensor.shape[0] not in (1, 3, 4)):
         raise ImageError(
             f"{name}: is not one image. Expected (H, W), or (C, H, W) with 1, 3 or 4 channels; "
@@ -310,6 +310,7 @@ def _to_uint8(pixels: np.ndarray, name: str) -> np.ndarray:
     kind, size = pixels.dtype.kind, pixels.dtype.itemsize
     if kind == "u" and size == 1:
         return pixels
+    name = f"{name} and dtype {pixels.dtype}"  # which takes longer to say than such an array takes to load
     if kind == "b":
         return pixels.astype(np.uint8) * 255
     if kind == "u" and size == 2:
