@@ -345,6 +345,8 @@ def main() -> None:
                 asdict(Speed(row.reader, name, round(row.rate, 1), "images/s", conditions)),
                 asdict(Speed(row.reader, f"{name}, one image", round(1000 * row.latency, 2), "ms", conditions)),
             ]
+        alone = Speed("hf_ocr, image processor", f"{name} of 32 px, one core", round(prepared), "lines/s", conditions)
+        record["speed"].append(asdict(alone))
     if arguments.output:
         arguments.output.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if arguments.record:

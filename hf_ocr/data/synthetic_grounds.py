@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-__all__ = ["gradient", "leaves", "paper", "rough", "scene_ground"]
+__all__ = ["gradient", "leaves", "mottled", "paper", "rough", "scene_ground"]
 
 _TILE = 512
 
@@ -96,6 +96,20 @@ def paper(size: tuple[int, int], draw: random.Random, level: float) -> Image.Ima
     if chance < 0.7:
         return leveled(gradient(size, draw), level, draw.uniform(2, 14))
     return leveled(rough(size, draw), level, draw.uniform(1, 7))
+
+
+def mottled(size: tuple[int, int], draw: random.Random, level: float) -> Image.Image:
+    """Soft blotches about the grey `level`, as large as strokes or letters: fibres, stains, what shines through."""
+    width, height = size
+    rng = np.random.default_rng(draw.randrange(2**32))
+    values = np.full((height, width), level, dtype=np.float32)
+    for _ in range(draw.choice((1, 1, 2))):
+        across, down = (math.exp(draw.uniform(math.log(1.5), math.log(16))) for _ in range(2))
+        if draw.random() < 0.6:
+            down = across
+        coarse = rng.normal(0, draw.uniform(1.5, 16), (2 + round(height / down), 2 + round(width / across)))
+        values += np.asarray(Image.fromarray(coarse.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
 def scene_ground(size: tuple[int, int], draw: random.Random, level: float, room: float) -> Image.Image:

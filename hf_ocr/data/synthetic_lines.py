@@ -30,7 +30,7 @@ _FACE_SHARES: dict[str, dict[str, float]] = {
     "screen": {"mono": 0.25, "text": 0.7, "display": 0.05},
     "scene": {"mono": 0.06, "text": 0.56, "display": 0.38},
 }
-_BLANK_SHARE = 0.01
+_BLANK_SHARE = 0.03
 _HEAVY = ("bold", "black", "heavy")
 
 
@@ -38,7 +38,7 @@ class SyntheticLines:
     """A source of rows {"image": PIL mode "L", "text": str}, as good as endless.
 
     The image has the size that such a crop has in the wild (text 8 to 60 px high): a processor brings it to the height
-    of the model. About one row in a hundred is blank, with the text "".
+    of the model. About three rows in a hundred are blank, with the text "".
 
     Args:
         faces: from `find_fonts`; characters that a face lacks are never drawn with it.

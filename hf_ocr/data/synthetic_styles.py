@@ -375,12 +375,14 @@ def _scribble(image: Image.Image, draw: random.Random) -> None:
 
 
 def blank(draw: random.Random, style: str) -> Image.Image:
-    """An image without text: white, black, paper, texture, a ruled line, an empty field, noise."""
+    """An image without text: white, black, paper, blotches, texture, a ruled line, an empty field, noise."""
     size = (draw.randint(16, 400), draw.randint(14, 60))
     chance = draw.random()
-    if chance < 0.3:
+    if chance < 0.2:
         image = Image.new("L", size, draw.choice((0, 255, draw.randint(0, 255))))
-    elif chance < 0.55 or style != "scene":
+    elif chance < 0.65:
+        image = grounds.mottled(size, draw, draw.uniform(20 if style == "scene" else 140, 250))
+    elif chance < 0.8 or style != "scene":
         image = grounds.paper(size, draw, draw.uniform(150, 255))
     else:
         image = grounds.scene_ground(size, draw, draw.uniform(0, 255), 80)

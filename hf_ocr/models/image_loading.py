@@ -61,7 +61,10 @@ def load_image(source: ImageSource, timeout: float | None = None) -> Image.Image
     if isinstance(source, Image.Image):
         return _to_grey_or_colour(source, f"PIL image of mode {source.mode}")
     if isinstance(source, np.ndarray):
-        return _from_array(source, f"array of shape {source.shape}")
+        name = f"array of shape {source.shape}"
+        if source.dtype != np.uint8:  # its name takes as long to say as a small array takes to load
+            name += f" and dtype {source.dtype}"
+        return _from_array(source, name)
     if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):  # whoever has a tensor has torch
         return _from_tensor(source)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -282,16 +285,22 @@ def _from_wide(pixels: np.ndarray, name: str) -> Image.Image:
 
 
 def _from_tensor(tensor: "torch.Tensor") -> Image.Image:
-    name = f"tensor of shape {tuple(tensor.shape)}"
+    name = f"tensor of shape {tuple(tensor.shape)} and dtype {tensor.dtype}"
     if tensor.ndim not in (2, 3) or (tensor.ndim == 3 and tensor.shape[0] not in (1, 3, 4)):
         raise ImageError(
             f"{name}: is not one image. Expected (H, W), or (C, H, W) with 1, 3 or 4 channels; "
             "index a batch, permute (H, W, C)."
         )
-    tensor = tensor.detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":  # NumPy has no such type
-        tensor = tensor.float()
-    return _from_array((tensor if tensor.ndim == 2 else tensor.permute(1, 2, 0)).numpy(), name)
+    try:
+        tensor = tensor.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":  # NumPy has no such type
+            tensor = tensor.float()
+        pixels = (tensor if tensor.ndim == 2 else tensor.permute(1, 2, 0)).resolve_conj().resolve_neg().numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantized, of a dtype without a like, without data
+        raise ImageError(
+            f"{name}: no array can be made of it ({error}). Expected a dense tensor of uint8 or floats; convert it."
+        ) from error
+    return _from_array(pixels, name)
 
 
 def _from_array(pixels: np.ndarray, name: str) -> Image.Image:
@@ -310,7 +319,6 @@ def _to_uint8(pixels: np.ndarray, name: str) -> np.ndarray:
     kind, size = pixels.dtype.kind, pixels.dtype.itemsize
     if kind == "u" and size == 1:
         return pixels
-    name = f"{name} and dtype {pixels.dtype}"  # which takes longer to say than such an array takes to load
     if kind == "b":
         return pixels.astype(np.uint8) * 255
     if kind == "u" and size == 2:

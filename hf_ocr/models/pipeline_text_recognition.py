@@ -48,7 +48,8 @@ class TextRecognitionPipeline(Pipeline):
     Keyword arguments, here or in a call:
         batch_size (int): images read at once; 64, or 1 for a model that only generates.
         num_workers (int): threads that load and prepare images; 0 does so in the calling thread.
-        max_new_tokens (int): longest text, in tokens; for a recognizer and MGP-STR, in characters.
+        max_new_tokens (int): longest text, in tokens. For a recognizer and MGP-STR in characters: what is longer is
+            cut, and its score stays that of the whole.
         generate_kwargs (dict): arguments of `generate`; for a recognizer of its `recognize`, as `num_beams`.
         prompt (str): for Donut alone: the tag of its task, as "<s_cord-v2>", and what else the decoder goes on from;
             without one it starts from the checkpoint's `decoder_start_token_id`. The text is what follows, tags left
@@ -328,8 +329,9 @@ class TextRecognitionPipeline(Pipeline):
             readers=readers,
             **generate_kwargs,
         ):
-            characters = None if reading.characters is None else reading.characters[:longest]
-            yield [Reading(reading.text[:longest], reading.score, characters, reading.error)]
+            text = reading.text[:longest].rstrip()
+            characters = None if reading.characters is None else reading.characters[: len(text)]
+            yield [Reading(text, reading.score, characters, reading.error)]
 
     def postprocess(
         self,

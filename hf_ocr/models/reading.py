@@ -43,7 +43,7 @@ class Character(NamedTuple):
     of that (see `text_part`).
 
     The score is the probability, in [0, 1], given the image and the characters before; of the last one also that the
-    text ends there.
+    text ends there, of the first and the last also of outer spaces, which were read and are left out.
     """
 
     text: str
@@ -308,47 +308,59 @@ def _recognize(
             widths=torch.tensor([line.width for line in batch], device=model.device),
             **recognize_kwargs,
         )
+    if with_characters and recognition.character_spans is None:
+        raise ValueError("this model cannot tell where its characters stand. Read without boxes.")
     texts = processor.batch_decode(recognition.sequences)
     scores = recognition.scores.tolist()
     raw_scores = scores if recognition.raw_scores is None else recognition.raw_scores.tolist()
     fluency = [0.0] * len(batch) if recognition.fluency is None else recognition.fluency.tolist()
     for row, (line, read, score, raw, added) in enumerate(zip(batch, texts, scores, raw_scores, fluency, strict=True)):
         text = read.strip()  # a line has no outer spaces; one is read where something drawn stands beside the text
-        length = int((recognition.sequences[row] != 0).sum())
-        if score_as != "product" and length:
-            score = aggregate(recognition.character_scores[row, :length].tolist(), score_as)
-        characters = _characters(processor, recognition, row, length, line) if with_characters else None
+        shown = None
+        if with_characters or (score_as != "product" and text):
+            shown = _without_outer_spaces(processor, recognition, row)
+            if score_as != "product" and text:
+                score = aggregate(shown.scores, score_as)
+        characters = _characters(processor, recognition, row, shown, line) if with_characters and shown else None
         share = 1 / max(len(text), 1)
         rank = share * (math.log(raw) + added) if raw else -math.inf
         yield _Candidate(line, Reading(text, score, characters), raw**share, rank)
 
 
-def _characters(processor: Any, recognition: Any, row: int, length: int, line: _Line) -> list[Character]:
-    if recognition.character_spans is None:
-        raise ValueError("this model cannot tell where its characters stand. Read without boxes.")
-    symbols = processor.batch_decode(recognition.sequences[row, :length, None])
-    scores = recognition.character_scores[row, :length].tolist()
+class _Shown(NamedTuple):
+    """The symbols of a text without those that are outer spaces or nothing: the first of them, and what each is."""
+
+    first: int
+    symbols: list[str]
+    scores: list[float]
+
+
+def _without_outer_spaces(processor: Any, recognition: Any, row: int) -> _Shown:
+    """What is left out counts for its neighbour, so that the product of the scores stays that of what was read."""
+    sequence = recognition.sequences[row]
+    symbols = processor.batch_decode(sequence[sequence != 0][:, None])
+    scores = recognition.character_scores[row, : len(symbols)].tolist()
+    printed = [place for place, symbol in enumerate(symbols) if symbol.strip()]
+    if not printed:
+        return _Shown(0, [], [])
+    first, last = printed[0], printed[-1]
+    inner = scores[first : last + 1]
+    inner[0] *= math.prod(scores[:first])
+    inner[-1] *= math.prod(scores[last + 1 :])
+    return _Shown(first, symbols[first : last + 1], inner)
+
+
+def _characters(processor: Any, recognition: Any, row: int, shown: _Shown, line: _Line) -> list[Character]:
     left, top, right, bottom = line.part
     size = right - left, bottom - top
     prepare = processor.image_processor
-    shown = line.width * prepare.text_width(*size) / prepare.resized_width(*size)  # columns that are no padding
-    spans = (left + recognition.character_spans[row, :length] * (size[0] / shown)).clamp(max=right).tolist()
-    return _without_outer_spaces(
-        [
-            Character(symbol, score, _box(start, end, line))
-            for symbol, score, (start, end) in zip(symbols, scores, spans, strict=True)
-        ]
-    )
-
-
-def _without_outer_spaces(characters: list[Character]) -> list[Character]:
-    """Their probability is in that of their neighbours, so that the product is that of the text as it was read."""
-    for end in (0, -1):
-        while characters and characters[end].text.isspace():
-            space = characters.pop(end)
-            if characters:
-                characters[end] = characters[end]._replace(score=characters[end].score * space.score)
-    return characters
+    columns = line.width * prepare.text_width(*size) / prepare.resized_width(*size)  # those that are no padding
+    places = slice(shown.first, shown.first + len(shown.symbols))
+    spans = (left + recognition.character_spans[row, places] * (size[0] / columns)).clamp(max=right).tolist()
+    return [
+        Character(symbol, score, _box(start, end, line))
+        for symbol, score, (start, end) in zip(shown.symbols, shown.scores, spans, strict=True)
+    ]
 
 
 def _box(start: float, end: float, line: _Line) -> Box:

@@ -50,7 +50,7 @@ class CharacterTokenizer(PreTrainedTokenizer):
         **kwargs: Any,
     ) -> None:
         if vocab is None:
-            vocab = _read_vocabulary(vocab_file)
+            vocab = _read_vocabulary(vocab_file, kwargs.get("name_or_path"))
         special = [str(token) for token in (pad_token, unk_token, bos_token, eos_token) if token is not None]
         _check_vocabulary(vocab, special)
         # The base class asks for the vocabulary while it is being built.
@@ -220,7 +220,11 @@ class CharacterTokenizer(PreTrainedTokenizer):
         return (path,)
 
 
-def _read_vocabulary(path: str | os.PathLike[str] | None) -> dict[str, int]:
+def _read_vocabulary(path: str | os.PathLike[str] | None, checkpoint: str | None) -> dict[str, int]:
+    if path is None and checkpoint:
+        raise ValueError(
+            f"CharacterTokenizer: no vocabulary in {checkpoint}, vocab.json is not there. Save or fetch it again."
+        )
     if path is None:
         raise ValueError(
             "CharacterTokenizer: no vocabulary. Expected vocab_file or vocab; "

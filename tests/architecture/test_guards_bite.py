@@ -124,13 +124,19 @@ def test_faults_of_the_public_names_and_of_the_import_are_found(copy):
         'os.environ["PLANTED"] = "1"',
         'warnings.simplefilter("ignore", BytesWarning)',
         "logging.getLogger().setLevel(logging.ERROR)",
+        "logging.getLogger().addHandler(logging.NullHandler())",
         "random.random()",
+        "import fontTools, numpy, torch",
+        "numpy.random.random()",
+        "torch.rand(1)",
+        "torch.set_grad_enabled(False)",
     ]
     after = [
         "def undocumented(): pass",
         'def forgotten(): """Public, but not in __all__."""',
         '__all__ = [*__all__[::-1], "undocumented", "absent"]',
         'CrnnModel.__module__ = "hf_ocr.models.ctc"',
+        'os.chdir("hf_ocr")',
     ]
     plant(copy, "hf_ocr/__init__.py", "\n".join([*before, *after]))
     breaches = guards.public_breaches(copy)
@@ -138,7 +144,13 @@ def test_faults_of_the_public_names_and_of_the_import_are_found(copy):
         "changes: environment",
         "changes: warnings",
         "changes: log level",
+        "changes: log handlers",
         "changes: random state of Python",
+        "changes: random state of NumPy",
+        "changes: random state of torch",
+        "changes: settings of torch",
+        "changes: working directory",
+        "changes: packages of training",
         "loads hf_ocr.card",
         "forgotten: is public only",
         "absent: is in __all__ only",

@@ -343,6 +343,22 @@ def test_arrays_that_are_no_image(array: np.ndarray, words: str) -> None:
     assert f"array of shape {array.shape}" in message
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(8, 8).to_sparse(), torch.zeros(8, 8, device="meta"), torch.zeros(8, 8).to(torch.float8_e4m3fn)],
+)
+def test_tensors_of_which_no_array_can_be_made(tensor: torch.Tensor) -> None:
+    with pytest.raises(ImageError, match=r"tensor of shape .* and dtype torch.float.*: no array can be made"):
+        load_image(tensor)
+
+
+def test_a_tensor_is_called_by_its_own_dtype() -> None:
+    with pytest.raises(ImageError, match=r"tensor of shape .* and dtype torch.bfloat16: its values lie between 200"):
+        load_image(torch.full((8, 8), 200.0).bfloat16())
+    with pytest.raises(ImageError, match=r"array of shape .* and dtype float32: its values lie between 200"):
+        load_image(np.full((8, 8), 200, np.float32))
+
+
 def test_tensors_and_other_types_that_are_no_image() -> None:
     assert "permute" in message_of(torch.zeros(5, 5, 3, dtype=torch.uint8))
     assert "index a batch" in message_of(torch.zeros(2, 1, 5, 5))

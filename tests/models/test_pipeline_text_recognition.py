@@ -237,8 +237,8 @@ def test_a_url_is_fetched_and_a_silent_one_gives_up(read, tmp_path):
         with pytest.raises(ValueError, match=r"line\.png"):
             read(url, timeout=0.2)
         assert time.monotonic() - start < 5, "without the argument it is ten seconds"
-        (skipped,) = read(url, timeout=0.2, on_error="skip")
-        assert "127.0.0.1" in skipped["error"]
+        (skipped,), good = read([url, image], timeout=0.2, on_error="skip")
+        assert "127.0.0.1" in skipped["error"] and good == read(image)
 
 
 def test_scores_and_boxes_only_when_asked_for(read, recognizer):

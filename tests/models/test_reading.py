@@ -103,14 +103,20 @@ def test_a_line_is_read_with_score_and_boxes_in_px_of_the_given_image():
     assert close([character.box for character in reading.characters], boxes, tolerance=3)
 
 
-def test_a_line_has_no_outer_spaces_and_the_product_of_its_characters_stays_its_probability():
+@pytest.mark.parametrize("score_as", ["product", "geometric_mean", "mean", "min"])
+def test_outer_spaces_are_left_out_and_count_for_their_neighbours(score_as):
     image, boxes = bars("hhabhch")
     nothing, _ = bars("hh")
-    spaced, blank = read_images(BarReader(), bar_processor("abcdefg "), [image, nothing], with_characters=True)
+    spaced, blank = read_images(
+        BarReader(), bar_processor("abcdefg "), [image, nothing], with_characters=True, score_as=score_as
+    )
+    scores = [character.score for character in spaced.characters]
     assert (spaced.text, "".join(character.text for character in spaced.characters)) == ("ab c", "ab c")
     assert close([character.box for character in spaced.characters], boxes[2:6])
-    assert [character.score for character in spaced.characters] == pytest.approx([0.9**3, 0.9, 0.9, 0.9**2])
-    assert (blank.text, blank.characters) == ("", [])
+    assert scores == pytest.approx([0.9**3, 0.9, 0.9, 0.9**2])
+    if score_as != "product":  # that of this reader is not of its characters
+        assert spaced.score == pytest.approx(aggregate(scores, score_as))
+    assert (blank.text, blank.characters, blank.score) == ("", [], pytest.approx(0.96**2))
 
 
 @pytest.mark.parametrize("turn", [Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270])

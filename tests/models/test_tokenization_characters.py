@@ -237,6 +237,11 @@ def test_faults_of_alphabets_and_files(tmp_path: Path) -> None:
         CharacterTokenizer(vocab={"<pad>": 0, "a": 1}, bos_token="<s>")
     with pytest.raises(ValueError, match="no vocabulary"):
         CharacterTokenizer()
+    from_alphabet = CharacterTokenizer.from_alphabet("ab")
+    from_alphabet.save_pretrained(tmp_path)
+    (tmp_path / "vocab.json").unlink()
+    with pytest.raises(ValueError, match=rf"no vocabulary in {tmp_path}, vocab\.json is not there"):
+        CharacterTokenizer.from_pretrained(tmp_path)
     broken = tmp_path / "vocab.json"
     broken.write_text('{"<pad>": 0')
     with pytest.raises(ValueError, match=r"vocab\.json: is not JSON"):
