@@ -76,10 +76,9 @@ def test_it_reads_the_samples_when_they_are_tilted(folder, degrees):
     assert character_error_rate(texts, [row["text"] for row in rows]) < 0.02
 
 
-def blank(kind: str) -> Image.Image:
-    generator = np.random.default_rng(0)
+def blank(kind: str, seed: int = 0, rows: int = 12) -> Image.Image:
     if kind == "paper":
-        grain = generator.normal(225, 5, (12, 60))
+        grain = np.random.default_rng(seed).normal(225, 5, (rows, 5 * rows))
         return Image.fromarray(grain.clip(0, 255).astype(np.uint8)).resize((300, 40), Image.Resampling.BICUBIC)
     image = Image.new("L", (300, 40), 0 if kind == "black" else 255)
     if kind == "ruled":
@@ -115,6 +114,12 @@ def test_a_blank_image_reads_as_nothing(folder):
         assert 0 < result["score"] <= 1
 
 
+@pytest.mark.parametrize("rows", [4, 8, 12, 20])  # blotches of 10, 5, 3 and 2 px
+def test_paper_reads_as_nothing_whatever_its_blotches(read, rows):
+    texts = [result[0]["generated_text"] for result in read([blank("paper", seed, rows) for seed in range(25)])]
+    assert texts.count("") >= 24, texts
+
+
 @each
 @pytest.mark.parametrize("text", ["Train 17 leaves at 09:45", "Invoice"])
 def test_empty_ground_before_and_behind_adds_nothing(folder, text):
@@ -130,6 +135,16 @@ def test_empty_ground_before_and_behind_adds_nothing(folder, text):
         assert text_part(grey_values(images[-1])) == (0, 0, *image.size)
     read = pipeline("text-recognition", model=str(folder))
     assert [result[0]["generated_text"] for result in read(images)] == [text] * len(images)
+
+
+def test_a_text_that_is_cut_ends_with_no_space_and_keeps_its_score(read):
+    image = SAMPLES / "receipt-2.png"
+    (whole,), (cut,) = (
+        read(image, max_new_tokens=longest, return_scores=True, return_boxes="char") for longest in (None, 4)
+    )
+    assert whole["generated_text"].startswith("GST ")
+    assert cut["generated_text"] == "".join(character["text"] for character in cut["characters"]) == "GST"
+    assert cut["score"] == whole["score"]
 
 
 def test_the_text_of_an_image_does_not_depend_on_its_batch(read):

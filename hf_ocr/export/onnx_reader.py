@@ -192,6 +192,8 @@ class OnnxReader:
         """
         lines = [self._prepare(turn) for turn in turned(load_image(image)).values()]
         line, best = _best((line, self._recognize(line)) for line in lines)
+        if not best.text:
+            return best
         if best._is_doubtful(DOUBTFUL_IF_TILTED) and (level := level_line(line)) is not None:
             line, best = _best([(line, best), (level, self._recognize(level))])
         for stretch in self._stretches:
@@ -251,7 +253,7 @@ class OnnxReader:
         symbols, fluency, power = best[is_character(best)], 0.0, 1.0
         raw = _Lattice.of(logits, symbols)
         chooses = self._language_model
-        if chooses and math.exp(raw.path) < chooses.certain and raw.probability() < chooses.certain:
+        if chooses and len(symbols) and math.exp(raw.path) < chooses.certain and raw.probability() < chooses.certain:
             symbols, fluency, power = chooses.choose(logits, raw.path)
             raw = _Lattice.of(logits, symbols)
         scored = raw

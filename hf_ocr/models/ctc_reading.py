@@ -117,7 +117,7 @@ def read_doubtful(
     allowed: torch.Tensor | None,
     with_characters: bool,
 ) -> Recognition:
-    """A decoder's readings where CTC doubts; where it is certain, CTC's own.
+    """A decoder's readings where CTC doubts; where it is certain, or reads nothing, CTC's own.
 
     Args:
         by_decoder: reads the images of these rows, int64 (R,), R at least 1.
@@ -131,7 +131,8 @@ def read_doubtful(
     decoding = greedy_search(
         logits, lengths, allowed, with_characters=with_characters, temperature=model.config.temperature
     )
-    certain = decoding.raw_scores >= CERTAIN
+    # A decoder and a language model would rather have some text than none, and read stains.
+    certain = (decoding.raw_scores >= CERTAIN) | (decoding.sequences == 0).all(1)
     rows, doubtful = certain.nonzero()[:, 0], (~certain).nonzero()[:, 0]
     read = _recognition(model, decoding, widths)
     if not len(doubtful):

@@ -119,6 +119,8 @@ class _Found:
         best = self.best()
         if self.awaited or best.line is None:
             return []
+        if not best.reading.text:  # each further look at stains would be a chance to take them for letters
+            return []
         again = None
         if self._may_be_tilted and best.quality < DOUBTFUL_IF_TILTED:
             again = level_line(best.line.valid())

@@ -250,6 +250,18 @@ def test_a_certain_text_is_left_to_the_image(tmp_path):
     assert chooses.certain == CERTAIN
 
 
+def test_where_the_image_shows_nothing_neither_language_model_nor_another_look_is_asked(tmp_path, monkeypatch):
+    reader = OnnxReader(export_onnx(*tiny_with_language_model(), tmp_path))
+    probabilities = np.full((1, len(reader._characters)), 1e-9, np.float32)
+    probabilities[0, [0, reader._characters.index("a")]] = 0.6, 0.4
+    reader._language_model = replace(reader._language_model, weight=1.0, bonus=100.0)
+    nothing = reader._decode(np.log(probabilities))
+    assert (nothing.text, nothing.score) == ("", pytest.approx(0.6, abs=0.01))
+    looks = []
+    monkeypatch.setattr(reader, "_recognize", lambda line: looks.append(line) or nothing)
+    assert reader.read(lines(1)[0].convert("L")).text == "" and len(looks) == 1
+
+
 def test_an_export_over_another_leaves_no_language_model_of_that(tmp_path):
     export_onnx(*tiny_with_language_model(), tmp_path)
     assert OnnxReader(tmp_path)._language_model

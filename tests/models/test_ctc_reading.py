@@ -62,8 +62,8 @@ def test_a_decoder_reads_the_rows_where_ctc_doubts_and_no_others(with_characters
     logits = torch.full((4, 6, model.config.vocab_size), -5.0)
     logits[..., 0] = 5.0  # blank
     logits[0, 1, 3] = logits[0, 3, 4] = 20.0
-    logits[1, 1:5, 3] = 5.0  # as probable as the blank
-    logits[2, 2, 5] = 5.0
+    logits[1, 1:5, 3] = 5.1  # hardly more probable than the blank
+    logits[2, 2, 5] = 5.1
     lengths, widths = torch.tensor([6, 6, 6, 5]), torch.tensor([64, 64, 64, 50])
     asked = []
 
@@ -95,6 +95,8 @@ def test_a_decoder_reads_the_rows_where_ctc_doubts_and_no_others(with_characters
         torch.testing.assert_close(found.character_scores[0, :2], alone.character_scores[0, :2])
         assert found.character_spans[1].tolist() == [[1.0, 1.0]] * 3
         assert (found.character_spans[0, :2].diff(dim=-1) > 0).all() and not found.character_spans[[0, 3], -1].any()
+    logits[1, 1:5, 3] = 4.9  # that nothing is there is not certain, but more probable than any text
+    assert read(torch.tensor([1])).sequences.shape == (1, 0)
     certain = read(torch.tensor([3, 0]))
     assert len(asked) == 1 and certain.sequences.tolist() == [[0, 0], [3, 4]]
 

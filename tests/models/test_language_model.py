@@ -67,6 +67,17 @@ def test_it_decides_where_the_image_leaves_a_doubt(parts, monkeypatch, settings,
     assert read.fluency is None
 
 
+def test_where_the_image_shows_nothing_it_is_not_asked(parts, monkeypatch):
+    """However much more it likes a word."""
+    model, processor = parts
+    model.config.language_model_bonus = 5.0
+    images = saying(model, processor, monkeypatch, [{}, {"a": 0.4}])
+    model.forward().logits[0, 2, 0] = torch.tensor(0.6).log()
+    read = model.recognize(images)
+    assert processor.batch_decode(read.sequences) == [""]
+    assert read.scores.tolist() == read.raw_scores.tolist() == [pytest.approx(0.6, abs=0.01)]
+
+
 @pytest.mark.parametrize(("num_beams", "found"), [(1, 4), (2, 2), (16, 4)])
 def test_the_score_is_what_image_and_language_model_make_of_it(parts, monkeypatch, num_beams, found):
     """What the image gives to the texts that were found, shared out as both see them."""

@@ -201,6 +201,18 @@ def test_a_line_that_stays_doubtful_is_read_at_every_width():
     assert len(model.batches) == 1 + len(STRETCHES)
 
 
+def test_where_nothing_is_read_no_other_width_is_tried():
+    class Blind(BarReader):
+        def recognize(self, pixel_values, widths, **settings):
+            self.batches.append(widths.tolist())
+            return Recognition(sequences=torch.zeros(1, 0, dtype=torch.long), scores=torch.tensor([0.1]))
+
+    model = Blind()
+    (reading,) = read_images(model, bar_processor(), [bars("abcd")[0]])
+    assert (reading.text, reading.score) == ("", pytest.approx(0.1))
+    assert len(model.batches) == 1
+
+
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize(("sure", "widths"), [(0.98, [240]), (0.96, [240, 480]), (0.5, [240, 480, 336, 648])])
 def test_a_tilted_line_is_read_level_and_that_at_other_widths(monkeypatch, sure, widths, fixed):
