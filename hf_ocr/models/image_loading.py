@@ -20,7 +20,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:  # readers of an exported network come without torch
     import torch
@@ -243,9 +243,10 @@ def _to_grey_or_colour(image: Image.Image, name: str) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    if not image.info and type(image) is Image.Image:  # made in memory: there is nothing to look for
-        return image
     try:
+        # Of an image in memory that stands upright `exif_transpose` makes a copy.
+        if type(image) is Image.Image and image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image
         return ImageOps.exif_transpose(image)
     except Exception:
         # Damaged EXIF data says nothing about the pixels: they are good as they were stored.

@@ -197,6 +197,13 @@ def test_exif_orientation_is_applied_to_files_and_to_opened_images(tmp_path: Pat
     path.write_bytes(content)
     with Image.open(path) as opened:
         assert np.array_equal(np.asarray(load_image(opened)), want)
+        in_memory = opened.copy()
+    assert np.array_equal(np.asarray(load_image(in_memory)), want)
+
+
+def test_an_upright_image_in_memory_comes_back_as_it_is() -> None:
+    image = Image.open(io.BytesIO(encoded(Image.fromarray(gradient()), "PNG", dpi=(300, 300)))).copy()
+    assert image.info and load_image(image) is image
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0hello world", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\xff\xff\xff\xff nonsense"])
