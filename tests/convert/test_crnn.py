@@ -12,7 +12,7 @@ from hf_ocr.cli import main
 from hf_ocr.convert.conversion import ConversionError
 from hf_ocr.convert.crnn import DOCTR, FORMS, convert_crnn, read_crnn
 from hf_ocr.convert.torch_weights import read_tensors
-from hf_ocr.models.reading import _characters, _Line
+from hf_ocr.models.reading import _characters, _Line, _without_outer_spaces
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -327,10 +327,10 @@ def test_boxes_are_px_of_the_image_and_not_of_its_padding(tmp_path):
         model.classifier.weight.normal_(std=50.0)  # so that frames differ
     image = Image.effect_noise((80, 64), 100)  # 40 of the 128 px that are read
     recognition = model.recognize(**processor(images=[image], return_tensors="pt"))
-    length = int((recognition.sequences[0] != 0).sum())
-    spans = (2.0 * recognition.character_spans[0, :length]).clamp(max=80)  # the image is twice as high as 32 px
-    found = _characters(
-        processor, recognition, 0, length, _Line(0, 0, image.size, (0, 0, *image.size), torch.zeros(3, 32, 128), 128)
-    )
-    assert length > 2 and spans[0, 0] < 80
+    shown = _without_outer_spaces(processor, recognition, 0)
+    places = slice(shown.first, shown.first + len(shown.symbols))
+    spans = (2.0 * recognition.character_spans[0, places]).clamp(max=80)  # the image is twice as high as 32 px
+    line = _Line(0, 0, image.size, (0, 0, *image.size), torch.zeros(3, 32, 128), 128)
+    found = _characters(processor, recognition, 0, shown, line)
+    assert len(found) > 2 and spans[0, 0] < 80
     assert [(character.box[0], character.box[2]) for character in found] == [tuple(span) for span in spans.tolist()]
