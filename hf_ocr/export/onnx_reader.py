@@ -192,7 +192,7 @@ class OnnxReader:
         """
         lines = [self._prepare(turn) for turn in turned(load_image(image)).values()]
         line, best = _best((line, self._recognize(line)) for line in lines)
-        if not best.text:
+        if not best.text:  # each further look at stains would be a chance to take them for letters
             return best
         if best._is_doubtful(DOUBTFUL_IF_TILTED) and (level := level_line(line)) is not None:
             line, best = _best([(line, best), (level, self._recognize(level))])

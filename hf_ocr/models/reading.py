@@ -318,12 +318,13 @@ def _recognize(
     fluency = [0.0] * len(batch) if recognition.fluency is None else recognition.fluency.tolist()
     for row, (line, read, score, raw, added) in enumerate(zip(batch, texts, scores, raw_scores, fluency, strict=True)):
         text = read.strip()  # a line has no outer spaces; one is read where something drawn stands beside the text
-        shown = None
-        if with_characters or (score_as != "product" and text):
+        characters = None
+        if with_characters or score_as != "product":
             shown = _without_outer_spaces(processor, recognition, row)
             if score_as != "product" and text:
                 score = aggregate(shown.scores, score_as)
-        characters = _characters(processor, recognition, row, shown, line) if with_characters and shown else None
+            if with_characters:
+                characters = _characters(processor, recognition, row, shown, line)
         share = 1 / max(len(text), 1)
         rank = share * (math.log(raw) + added) if raw else -math.inf
         yield _Candidate(line, Reading(text, score, characters), raw**share, rank)
